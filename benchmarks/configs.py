@@ -1,0 +1,87 @@
+"""What can be run: the methods by name, their configurations as readable JSON, the default plan."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+import jaxsbi
+
+DRAWS = 10_000
+"""Draws per record: as many as the reference posteriors have."""
+KEPT_DRAWS = 2_000
+"""Draws of each record that are kept for the figures."""
+DEFAULT_BUDGETS, DEFAULT_OBSERVATIONS = (1_000,), (1,)
+"""The ten-minute run: compiling takes most of it, so more simulations cost less than more tasks."""
+DEFAULT_MAX_JOBS = 4
+"""Processes of the ten-minute run; each needs about 1 GB of memory."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A method of the benchmark.
+
+    Attributes:
+        make: Returns the method's configuration.
+        road: "simulation-based" or "likelihood-based".
+        text: One line for people.
+        fit: Options for `jaxsbi.fit` other than its defaults.
+    """
+
+    make: Callable[[], Any]
+    road: str
+    text: str
+    fit: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+METHODS: dict[str, Entry] = {
+    "npe": Entry(jaxsbi.npe, "simulation-based", "neural posterior estimation, amortized draws"),
+    "nle": Entry(jaxsbi.nle, "simulation-based", "neural likelihood estimation + NUTS"),
+    "nre": Entry(jaxsbi.nre, "simulation-based", "contrastive neural ratio estimation + NUTS"),
+    "emulator": Entry(jaxsbi.emulator, "likelihood-based", "emulator + noise model + NUTS"),
+}
+"""To add a method, add a line: its name is what `--methods` takes."""
+
+
+def task_names() -> tuple[str, ...]:
+    """Return the names of the tasks."""
+    return tuple(jaxsbi.tasks.NAMES)
+
+
+def configuration(method: str) -> dict[str, Any]:
+    """Return the readable configuration of a method, options of `fit` included."""
+    entry = METHODS[method]
+    return {**describe(entry.make()), **({"fit": describe(dict(entry.fit))} if entry.fit else {})}
+
+
+def fingerprint(config: Mapping[str, Any]) -> str:
+    """Return a short hash that two configurations share only if they are equal."""
+    text = json.dumps(config, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def describe(value: Any) -> Any:
+    """Return a configuration (frozen dataclasses, Flax modules, tuples, arrays) as plain JSON.
+
+    Arrays are told by shape and hash; functions and unknown objects by name, never by `repr`,
+    which may hold an address that differs from run to run.
+    """
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = [f.name for f in dataclasses.fields(value) if f.name not in ("parent", "name")]
+        return {"type": type(value).__name__} | {n: describe(getattr(value, n)) for n in fields}
+    if isinstance(value, Mapping):
+        return {str(name): describe(item) for name, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [describe(item) for item in value]
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        array = np.ascontiguousarray(value)
+        digest = hashlib.sha256(array.tobytes()).hexdigest()[:10]
+        return {"array": list(array.shape), "dtype": str(array.dtype), "sha256": digest}
+    return getattr(value, "__qualname__", None) or type(value).__qualname__

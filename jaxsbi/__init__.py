@@ -1,0 +1,46 @@
+"""jaxsbi: simulation-based inference in JAX, by both roads, from simulator to posterior."""
+
+from jaxsbi import (
+    base,
+    densities,
+    diagnostics,
+    methods,
+    networks,
+    noise,
+    plots,
+    priors,
+    samplers,
+    tasks,
+)
+from jaxsbi.base import Fitted, History, Method, Posterior, Simulations
+from jaxsbi.fit import fit
+from jaxsbi.methods import emulator, nle, npe, nre
+from jaxsbi.priors import Prior
+from jaxsbi.simulate import simulate
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Fitted",
+    "History",
+    "Method",
+    "Posterior",
+    "Prior",
+    "Simulations",
+    "base",
+    "densities",
+    "diagnostics",
+    "emulator",
+    "fit",
+    "methods",
+    "networks",
+    "nle",
+    "noise",
+    "npe",
+    "nre",
+    "plots",
+    "priors",
+    "samplers",
+    "simulate",
+    "tasks",
+]

@@ -1,0 +1,367 @@
+"""The protocols everything else is built from. Read this file first.
+
+A *simulator* maps one key and one parameter set to one data set. A *method* is a frozen
+dataclass of configuration with four pure functions. A *posterior* is a method, its variables
+and the prior it was trained with. Nothing here knows whether a road is likelihood-based or
+simulation-based.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, dataclass_transform, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+if TYPE_CHECKING:
+    from jaxsbi.priors import Prior
+
+Array = jax.Array
+Key = jax.Array
+Theta = dict[str, Array]
+"""One parameter set: name → array."""
+Data = Any
+"""One data set: any pytree of arrays."""
+Variables = dict[str, Any]
+"""`{"params": trainable pytree, "statistics": data statistics}`."""
+Simulator = Callable[[Key, Theta], Data]
+"""A pure function of one key and one parameter set that returns one data set."""
+
+
+def leaf(**kwargs: Any) -> Any:
+    """Mark a dataclass field as a pytree leaf (an array, or a pytree of arrays)."""
+    return dataclasses.field(metadata={"leaf": True}, **kwargs)
+
+
+_C = TypeVar("_C", bound=type)
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(leaf,))
+def configuration(cls: _C) -> _C:
+    """Make a class a frozen keyword-only dataclass that is also a pytree.
+
+    Fields are static (hashable, compared by value) unless declared with `leaf()`. Methods,
+    noise models and samplers are configurations: two that are equal share one compiled program.
+    """
+    cls = dataclasses.dataclass(frozen=True, kw_only=True)(cls)  # type: ignore[assignment]
+    fields = dataclasses.fields(cls)
+    jax.tree_util.register_dataclass(
+        cls,
+        data_fields=[f.name for f in fields if f.metadata.get("leaf")],
+        meta_fields=[f.name for f in fields if not f.metadata.get("leaf")],
+    )
+    return cls
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Simulations:
+    """Parameter sets and the data simulated from them, with a leading axis `n` on every leaf.
+
+    Attributes:
+        theta: Named parameters, each of shape `(n, *shape)`.
+        x: A pytree of arrays, each of shape `(n, *shape)`.
+        weight: Shape `(n,)`; 1 for a valid draw, 0 for padding and non-finite draws.
+    """
+
+    theta: Theta
+    x: Data
+    weight: Array
+
+    def __len__(self) -> int:
+        """Return the number of rows, valid or not."""
+        return int(self.weight.shape[0])
+
+    def __getitem__(self, index: Any) -> Simulations:
+        """Return the rows selected by a slice or an index array."""
+        return jax.tree.map(lambda leaf: leaf[index], self)
+
+    @property
+    def num_valid(self) -> int:
+        """The number of rows with a positive weight."""
+        return int(np.sum(np.asarray(self.weight) > 0))
+
+
+@runtime_checkable
+class Method(Protocol):
+    """One road from simulations to a posterior: configuration and four pure functions."""
+
+    def init(self, key: Key, prior: Prior, simulations: Simulations) -> Variables:
+        """Return initial parameters, and statistics of the (training) simulations."""
+        ...
+
+    def loss(self, variables: Variables, prior: Prior, key: Key, batch: Simulations) -> Array:
+        """Return one loss per row, shape `(n,)`; a row of weight 0 never affects another row."""
+        ...
+
+    def sample(
+        self, variables: Variables, prior: Prior, key: Key, x: Data, n: int
+    ) -> tuple[Theta, Any]:
+        """Return `n` named draws for one observation, and a pytree of sampler information."""
+        ...
+
+    def log_prob(self, variables: Variables, prior: Prior, theta: Theta, x: Data) -> Array:
+        """Return the log-density of one parameter set for one observation (a scalar)."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSpec:
+    """The structure, shapes and dtypes of one data set: what a posterior accepts as `x`."""
+
+    treedef: Any
+    leaves: tuple[tuple[str, tuple[int, ...], str], ...]
+
+    @classmethod
+    def of(cls, x: Data, *, batched: bool = False) -> DataSpec:
+        """Describe `x`; with `batched`, the leading axis of every leaf is left out."""
+        paths, treedef = jax.tree_util.tree_flatten_with_path(x)
+        return cls(
+            treedef,
+            tuple(
+                (
+                    jax.tree_util.keystr(path),
+                    tuple(jnp.shape(a)[1:] if batched else jnp.shape(a)),
+                    str(jnp.result_type(a)),
+                )
+                for path, a in paths
+            ),
+        )
+
+    def __str__(self) -> str:
+        """Return a one-line description, for error messages."""
+        if len(self.leaves) == 1 and not self.leaves[0][0]:
+            return f"{self.leaves[0][2]}{list(self.leaves[0][1])}"
+        return "{" + ", ".join(f"{p}: {d}{list(s)}" for p, s, d in self.leaves) + "}"
+
+    def conform(self, x: Data) -> Data:
+        """Return `x` as arrays of the expected dtypes, or raise a clear error.
+
+        Raises:
+            TypeError: If the structure or the kind of dtype (float, int, bool) differs.
+            ValueError: If a shape differs, or a concrete array holds NaN or infinity.
+        """
+        try:
+            came = DataSpec.of(x)
+        except TypeError as error:
+            raise TypeError(
+                f"observation: expected arrays {self}, got {type(x).__name__}. {error}"
+            ) from None
+        if came.treedef != self.treedef:
+            raise TypeError(
+                f"observation: expected the structure the simulator returned, {self}, got {came}. "
+                "Pass one data set with the same nesting and names."
+            )
+        for (path, shape, dtype), (_, got_shape, got_dtype) in zip(
+            self.leaves, came.leaves, strict=True
+        ):
+            where = f"observation{path}"
+            if got_shape != shape:
+                hint = (
+                    "It looks like a batch of observations: use jax.vmap over it."
+                    if got_shape[1:] == shape
+                    else "Pass one data set as the simulator returns it."
+                )
+                raise ValueError(f"{where}: expected shape {shape}, got {got_shape}. {hint}")
+            if _kind(dtype) != _kind(got_dtype):
+                raise TypeError(
+                    f"{where}: expected dtype {dtype}, got {got_dtype}. "
+                    f"Convert it explicitly with x.astype({dtype!r})."
+                )
+        arrays = [
+            jnp.asarray(a, dtype)
+            for a, (_, _, dtype) in zip(jax.tree.leaves(x), self.leaves, strict=True)
+        ]
+        for (path, _, _), a in zip(self.leaves, arrays, strict=True):
+            if not isinstance(a, jax.core.Tracer) and not bool(jnp.all(jnp.isfinite(a))):
+                raise ValueError(
+                    f"observation{path}: expected finite numbers, got "
+                    f"{int(jnp.sum(~jnp.isfinite(a)))} NaN or infinite entries. Mask or impute "
+                    "them, and simulate with the same mask."
+                )
+        return jax.tree.unflatten(self.treedef, arrays)
+
+
+def _kind(dtype: str) -> str:
+    """Return "float", "int", "bool" or "complex" (so float64 numpy data pass as float32)."""
+    for kind in ("bool", "float", "complex", "int", "uint"):
+        if dtype.startswith(kind) or dtype == "bfloat16":
+            return "float" if dtype == "bfloat16" else kind.removeprefix("u")
+    return dtype
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Posterior:
+    """What every road ends in: an amortized posterior for any observation of the same shape.
+
+    Every method is pure and can be put under `jax.jit` and `jax.vmap`, over keys, observations
+    and variables.
+
+    Attributes:
+        variables: Trained parameters and data statistics.
+        prior: The prior of the training simulations; it defines the latent coordinates.
+        method: The configuration of the road.
+        data: The structure of one observation.
+    """
+
+    variables: Variables
+    prior: Prior
+    method: Method
+    data: DataSpec = dataclasses.field(metadata={"static": True})
+
+    def sample(self, key: Key, x: Data, n: int) -> Theta:
+        """Draw `n` parameter sets for one observation.
+
+        Args:
+            key: A typed key, `jax.random.key(seed)`.
+            x: One data set, of the structure and shapes the simulator returns.
+            n: The number of draws (static).
+
+        Returns:
+            Named draws, each of shape `(n, *shape)`.
+
+        Raises:
+            TypeError: If the key is not a typed key, or `x` has another structure or dtype.
+            ValueError: If `x` has another shape or is not finite, or `n < 1`.
+        """
+        return self.sample_with_info(key, x, n)[0]
+
+    def sample_with_info(self, key: Key, x: Data, n: int) -> tuple[Theta, Any]:
+        """Draw as `sample`, and return what the sampler reports (R-hat, ESS, divergences …)."""
+        check_key(key)
+        if not isinstance(n, int | np.integer) or n < 1:
+            raise ValueError(f"n: expected a positive integer, got {n!r}.")
+        x = self.data.conform(x)
+        on_cpu = jax.default_backend() == "cpu" and is_concrete((self, key, x))
+        draws, info = (_sample_cpu if on_cpu else _sample)(self, key, x, int(n))
+        warn = getattr(info, "warn", None)
+        if warn is not None and is_concrete(info):
+            warn()
+        return draws, info
+
+    def log_prob(self, theta: Theta, x: Data) -> Array:
+        """Return the log-density of one parameter set given one observation (a scalar).
+
+        For roads that learn a likelihood or a ratio the density is not normalised over theta:
+        it is `log p(x | theta) + log p(theta)` up to a constant that depends on `x` only.
+
+        Raises:
+            ValueError: If `theta` has a missing or an extra name, or another shape.
+            NotImplementedError: If the road has no density.
+        """
+        return _log_prob(self, theta, self.data.conform(x))
+
+    def with_prior(self, new: Prior) -> Posterior:
+        """Return the posterior under another prior, without new training.
+
+        Raises:
+            NotImplementedError: For roads that learn the posterior itself (NPE, FMPE, NPSE):
+                their draws can be re-weighted with `jaxsbi.importance`.
+            ValueError: If the new prior's names or shapes differ.
+        """
+        replace = getattr(self.method, "with_prior", None)
+        if replace is None:
+            raise NotImplementedError(
+                f"{type(self.method).__name__} has learned the posterior under its training prior "
+                "and cannot change it. Re-weight its draws by new_prior.log_prob(theta) - "
+                "prior.log_prob(theta) (importance sampling), or use nle, nre or emulator."
+            )
+        if (new.names, new.shapes) != (self.prior.names, self.prior.shapes):
+            raise ValueError(
+                f"with_prior: expected parameters {self.prior.shapes}, got {new.shapes}."
+            )
+        return dataclasses.replace(self, method=replace(new))
+
+
+CPU_OPTIONS = {"xla_backend_optimization_level": 1}
+"""LLVM's costlier passes lengthen compilation and do not speed up loops over small matrices."""
+
+
+def _draw(posterior: Posterior, key: Key, x: Data, n: int) -> tuple[Theta, Any]:
+    return posterior.method.sample(posterior.variables, posterior.prior, key, x, n)
+
+
+_sample = jax.jit(_draw, static_argnames="n")
+# JAX takes compiler options at the outermost jit only; under a user's own, `_sample` is used.
+_sample_cpu = jax.jit(_draw, static_argnames="n", compiler_options=CPU_OPTIONS)
+
+
+@jax.jit
+def _log_prob(posterior: Posterior, theta: Theta, x: Data) -> Array:
+    return posterior.method.log_prob(posterior.variables, posterior.prior, theta, x)
+
+
+@dataclasses.dataclass(frozen=True)
+class History:
+    """What happened during `fit`.
+
+    Attributes:
+        train_loss: Mean loss of each epoch, shape `(epochs,)`, or `(members, epochs)`.
+        validation_loss: Loss of the whole validation set after each epoch, same shape; NaN after
+            a member has stopped.
+        best_epoch: The epoch whose variables were kept (per member for an ensemble).
+        stopped: Why training ended: "patience", "max_epochs" or "interrupted".
+        compile_seconds: Wall-clock seconds spent tracing and compiling.
+        run_seconds: Wall-clock seconds spent training.
+        num_simulations: Simulations used, for training and for validation.
+        num_invalid: Simulations left out because they were not finite.
+    """
+
+    train_loss: np.ndarray
+    validation_loss: np.ndarray
+    best_epoch: np.ndarray
+    stopped: str
+    compile_seconds: float
+    run_seconds: float
+    num_simulations: tuple[int, int]
+    num_invalid: int
+
+    @property
+    def epochs(self) -> int:
+        """The number of epochs run."""
+        return int(self.train_loss.shape[-1])
+
+    @property
+    def best_loss(self) -> float:
+        """The validation loss of the kept variables (mean over the members of an ensemble)."""
+        best = np.nanmin(self.validation_loss, axis=-1) if self.epochs else np.array(math.nan)
+        return float(np.mean(best))
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+    """What `fit` returns: the posterior and the history of its training."""
+
+    posterior: Posterior
+    history: History
+
+
+def check_key(key: Any) -> None:
+    """Raise a TypeError unless `key` is a typed PRNG key, or an array of them."""
+    if not isinstance(key, jax.Array) or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        got = f"{key.dtype}{list(key.shape)} array" if hasattr(key, "dtype") else repr(key)
+        raise TypeError(
+            f"key: expected a typed key from jax.random.key(seed), got {got}. "
+            "Legacy uint32 keys (jax.random.PRNGKey) are not accepted; convert one with "
+            "jax.random.wrap_key_data."
+        )
+    if key.shape:
+        raise TypeError(
+            f"key: expected one key, got an array of shape {key.shape}. Use jax.vmap over keys."
+        )
+
+
+def is_concrete(tree: Any) -> bool:
+    """Whether no leaf of the pytree is a tracer (so values may be looked at)."""
+    return not any(isinstance(a, jax.core.Tracer) for a in jax.tree.leaves(tree))
+
+
+def warn(message: str) -> None:
+    """Issue a `UserWarning` that points at the user's line."""
+    warnings.warn(message, UserWarning, stacklevel=4)

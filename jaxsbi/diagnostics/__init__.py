@@ -1,0 +1,6 @@
+"""Is the posterior right? Calibration, and distances between samples."""
+
+from jaxsbi.diagnostics.c2st import C2ST, c2st, c2st_folds, c2st_standard, c2st_twin
+from jaxsbi.diagnostics.ranks import Calibration, sbc
+
+__all__ = ["C2ST", "Calibration", "c2st", "c2st_folds", "c2st_standard", "c2st_twin", "sbc"]

@@ -1,0 +1,291 @@
+"""Training as one compiled program: epochs, validation, early stopping and best variables.
+
+The host only decides how many epochs the next chunk runs (about half a second of them); the
+result does not depend on it. Progress, Ctrl-C and failures are seen between chunks.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from tqdm import tqdm
+
+from jaxsbi.base import (
+    DataSpec,
+    Fitted,
+    History,
+    Key,
+    Method,
+    Posterior,
+    Simulations,
+    check_key,
+)
+from jaxsbi.interrupt import Interrupt
+from jaxsbi.methods.ensemble import Ensemble
+from jaxsbi.priors import Prior
+from jaxsbi.training import Plan, TrainState, initial_state, train_chunk, train_chunk_cpu
+
+CHUNK_SECONDS = 0.5
+MAX_EVALUATION_BATCH = 2048
+TARGET_STEPS = 5_600
+"""Optimiser steps that the default number of epochs aims at."""
+
+
+def fit(
+    key: Key,
+    method: Method,
+    prior: Prior,
+    simulations: Simulations,
+    *,
+    optimizer: optax.GradientTransformation | None = None,
+    batch_size: int | None = None,
+    max_epochs: int | None = None,
+    patience: int = 24,
+    validation_fraction: float = 0.1,
+    ensemble: int | None = None,
+    progress: bool = True,
+) -> Fitted:
+    """Train a method on simulations and return the amortized posterior.
+
+    The whole validation set is scored after each epoch, and the variables of the best epoch are
+    kept. Pressing Ctrl-C once stops cleanly and returns the best so far; twice raises.
+
+    Args:
+        key: A typed key: the same key gives the same posterior on the same machine.
+        method: `jaxsbi.npe()`, `nle()`, `nre()`, `emulator(...)`.
+        prior: The prior that the simulations were drawn from.
+        simulations: What `simulate` returned; rows of weight 0 are left out.
+        optimizer: Any Optax transformation; by default Adam with gradient clipping and a
+            warmed-up cosine schedule that ends with `max_epochs`. Its steps
+            are made smaller, from the best variables so far, each time a quarter of `patience`
+            passes without a better validation loss.
+        batch_size: Rows per step; by default chosen from the number of simulations.
+        max_epochs: Passes over the training part; by default fewer for more simulations.
+        patience: Stop after this many epochs without a better validation loss.
+        validation_fraction: Share of the simulations held out.
+        ensemble: Train this many members at once, each with its own initialisation, order of
+            batches and stopping.
+        progress: Show a progress bar.
+
+    Returns:
+        The posterior and the history of its training.
+
+    Raises:
+        TypeError: If the key is not typed, `method` is not a configured method, or `optimizer`
+            is no Optax transformation.
+        ValueError: If there are too few simulations, a batch is larger than the training part,
+            or an option is out of its range.
+        FloatingPointError: If the loss becomes NaN or infinite; the message names the epoch.
+    """
+    check_key(key)
+    _check_method(method)
+    training, validation = _split(simulations, validation_fraction, prior)
+    plan = _plan(len(training), len(validation), batch_size, max_epochs, patience)
+    if optimizer is None:
+        optimizer = default_optimizer(plan.steps * plan.max_epochs)
+    _check_optimizer(optimizer)
+    members = _check_members(ensemble)
+
+    begin = time.perf_counter()
+    state = initial_state(optimizer, plan, method, prior, training, jax.random.split(key, members))
+    validation = _pad(validation, plan.evaluation_batch)
+    chunk = train_chunk_cpu if jax.default_backend() == "cpu" else train_chunk
+    run = functools.partial(chunk, optimizer, plan, method, prior, training, validation)
+    # Zero epochs: this call only compiles.
+    state = jax.block_until_ready(run(state, jnp.int32(0)))
+    compile_seconds = time.perf_counter() - begin
+    begin = time.perf_counter()
+    state, interrupted = _run(run, state, plan, progress)
+    seconds = (compile_seconds, time.perf_counter() - begin)
+    _check_finite(state, plan)
+    used = (len(training), simulations.num_valid - len(training))
+    history = _history(state, plan, interrupted, seconds, used, len(simulations) - sum(used))
+    variables = {"params": state.best, "statistics": state.statistics}
+    if ensemble is None:
+        variables = jax.tree.map(lambda a: a[0], variables)
+    else:
+        method = Ensemble(method=method, size=members)
+    data = DataSpec.of(simulations.x, batched=True)
+    return Fitted(Posterior(variables, prior, method, data), history)
+
+
+@functools.lru_cache(maxsize=256)
+def default_optimizer(num_steps: int, peak: float = 2e-3) -> optax.GradientTransformation:
+    """Return Adam with gradient clipping and a warmed-up cosine schedule of `num_steps` steps.
+
+    Cached, so that fits of equal size share one compiled program.
+    """
+    warmup = max(1, min(100, num_steps // 20))
+    schedule = optax.warmup_cosine_decay_schedule(0.0, peak, warmup, max(num_steps, warmup + 1))
+    return optax.chain(optax.clip_by_global_norm(5.0), optax.adam(schedule))
+
+
+def _check_method(method: Any) -> None:
+    if not isinstance(method, Method) or isinstance(method, type):
+        raise TypeError(
+            "method: expected a configured method such as jaxsbi.npe(), got "
+            f"{getattr(method, '__name__', None) or repr(method)}. Did you forget to call it?"
+        )
+
+
+def _check_optimizer(optimizer: Any) -> None:
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise TypeError(
+            "optimizer: expected an Optax transformation such as optax.adam(1e-3), got "
+            f"{getattr(optimizer, '__name__', None) or repr(optimizer)}."
+        )
+
+
+def _check_members(ensemble: int | None) -> int:
+    if ensemble is None:
+        return 1
+    if ensemble < 1:
+        raise ValueError(f"ensemble: expected a positive number of members, got {ensemble}.")
+    return int(ensemble)
+
+
+def _split(
+    simulations: Simulations, fraction: float, prior: Prior
+) -> tuple[Simulations, Simulations]:
+    """Return the valid rows to train on, and the valid rows to validate on."""
+    if not 0.0 < fraction < 1.0:
+        raise ValueError(f"validation_fraction: expected between 0 and 1, got {fraction}.")
+    _check_theta(simulations, prior)
+    valid = np.flatnonzero(np.asarray(simulations.weight) > 0)
+    invalid = len(simulations) - valid.size
+    if valid.size < 4:
+        raise ValueError(
+            f"simulations: expected at least 4 finite ones to train and validate on, got "
+            f"{valid.size} (and {invalid} that are not finite). Simulate more."
+        )
+    rows = simulations if not invalid else simulations[valid]
+    held_out = min(max(2, round(valid.size * fraction)), valid.size - 2)
+    # Draws are independent, so the last rows are as good a validation set as any; every member
+    # and every method then sees the same one, and their losses can be compared.
+    cut = valid.size - held_out
+    return rows[:cut], rows[cut:]
+
+
+def _check_theta(simulations: Simulations, prior: Prior) -> None:
+    shapes = {name: tuple(a.shape[1:]) for name, a in simulations.theta.items()}
+    if shapes != prior.shapes:
+        raise ValueError(
+            f"simulations.theta: expected the prior's parameters {prior.shapes}, got {shapes}. "
+            "Pass the prior that the simulations were drawn from."
+        )
+    rows = {jnp.shape(a)[0] for a in jax.tree.leaves(simulations)}
+    if len(rows) > 1:
+        raise ValueError(
+            "simulations: expected the same number of rows in theta, x and weight, got "
+            f"{sorted(rows)}. Every leaf has a leading axis of simulations."
+        )
+
+
+def _plan(
+    train: int, validation: int, batch_size: int | None, max_epochs: int | None, patience: int
+) -> Plan:
+    if batch_size is not None and not 2 <= batch_size <= train:
+        raise ValueError(
+            f"batch_size: expected between 2 and {train} (the training part of the "
+            f"simulations), got {batch_size}. Use a smaller batch or simulate more."
+        )
+    if patience < 1 or (max_epochs is not None and max_epochs < 1):
+        raise ValueError(
+            "patience and max_epochs: expected at least 1, got "
+            f"patience={patience}, max_epochs={max_epochs}."
+        )
+    if batch_size is None:
+        # Small sets need many steps more than they need smooth gradients.
+        batch_size = int(min(train, 64 if train < 2_000 else 128 if train < 20_000 else 256))
+    if max_epochs is None:
+        max_epochs = int(np.clip(TARGET_STEPS * batch_size // train, 30, 200))
+    batch = min(validation, MAX_EVALUATION_BATCH)
+    return Plan(
+        batch=batch_size,
+        steps=train // batch_size,
+        evaluation_batch=batch,
+        max_epochs=max_epochs,
+        patience=patience,
+    )
+
+
+def _pad(rows: Simulations, batch: int) -> Simulations:
+    """Pad to whole batches with copies of the first row that have weight 0."""
+    n = len(rows)
+    index = np.arange(-(-n // batch) * batch)
+    padded = rows[np.where(index < n, index, 0)]
+    weight = jnp.where(jnp.asarray(index < n), padded.weight, 0.0)
+    return Simulations(padded.theta, padded.x, weight)
+
+
+def _run(run: Any, state: TrainState, plan: Plan, progress: bool) -> tuple[TrainState, bool]:
+    """Run chunks until every member is done, or the user interrupts."""
+    epochs, done, chunk = 0, False, 1
+    with (
+        Interrupt() as interrupt,
+        tqdm(total=plan.max_epochs, desc="fit", unit="epoch", disable=not progress) as bar,
+    ):
+        while not done and not interrupt.seen:
+            begin = time.perf_counter()
+            state = run(state, jnp.int32(min(epochs + chunk, plan.max_epochs)))
+            # One small copy per chunk is all the host ever waits for.
+            now, done_now, best = jax.device_get(
+                (state.epoch.max(), state.done.all(), state.best_loss.mean())
+            )
+            seconds = time.perf_counter() - begin
+            ran = int(now) - epochs
+            epochs, done = int(now), bool(done_now) or int(now) >= plan.max_epochs
+            bar.update(ran)
+            bar.set_postfix(validation=f"{float(best):.4f}")
+            chunk = max(1, min(plan.max_epochs, round(ran * CHUNK_SECONDS / max(seconds, 1e-3))))
+    return state, interrupt.seen and not done
+
+
+def _history(
+    state: TrainState,
+    plan: Plan,
+    interrupted: bool,
+    seconds: tuple[float, float],
+    used: tuple[int, int],
+    num_invalid: int,
+) -> History:
+    epochs = int(jnp.max(state.epoch))
+    train = np.asarray(state.train_loss)[:, :epochs]
+    validation = np.asarray(state.validation_loss)[:, :epochs]
+    best = np.asarray(state.best_epoch)
+    if best.size == 1:
+        train, validation, best = train[0], validation[0], best[0]
+    stopped = "interrupted" if interrupted else "patience"
+    if not interrupted and bool(jnp.any(state.epoch >= plan.max_epochs)):
+        stopped = "max_epochs"
+    return History(
+        train_loss=train,
+        validation_loss=validation,
+        best_epoch=best,
+        stopped=stopped,
+        compile_seconds=seconds[0],
+        run_seconds=seconds[1],
+        num_simulations=used,
+        num_invalid=num_invalid,
+    )
+
+
+def _check_finite(state: TrainState, plan: Plan) -> None:
+    failed = np.asarray(state.failed)
+    if not failed.any():
+        return
+    member = int(np.argmax(failed))
+    epoch = int(state.epoch[member])
+    which = f" of member {member}" if failed.size > 1 else ""
+    raise FloatingPointError(
+        f"fit: the loss{which} became NaN or infinite in epoch {epoch} (of {plan.max_epochs}). "
+        "Try a smaller learning rate, optax.clip_by_global_norm, and look for extreme values in "
+        "simulations.x (heavy tails: take logarithms); jax.config.update('jax_debug_nans', True) "
+        "finds the operation."
+    )

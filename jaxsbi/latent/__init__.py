@@ -1,0 +1,28 @@
+"""The latent map: NumPyro distributions seen from a standard normal.
+
+`routes` decides (once) which map a distribution takes, `maps` follows it; `tails`, `solved`,
+`truncated` and `gaussian` hold the families, `special` the arithmetic, `usable` the limits of
+float32; `model` reads NumPyro models.
+"""
+
+from jaxsbi.latent.maps import from_latent, latent_log_prob, log_prob, to_latent
+from jaxsbi.latent.model import run, survey
+from jaxsbi.latent.routes import PriorError, Route, choose, refuse, strip_masks
+from jaxsbi.latent.special import log_normal_density
+from jaxsbi.latent.usable import is_usable
+
+__all__ = [
+    "PriorError",
+    "Route",
+    "choose",
+    "from_latent",
+    "is_usable",
+    "latent_log_prob",
+    "log_normal_density",
+    "log_prob",
+    "refuse",
+    "run",
+    "strip_masks",
+    "survey",
+    "to_latent",
+]

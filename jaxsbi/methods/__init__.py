@@ -1,0 +1,20 @@
+"""The roads from simulations to a posterior, one per file."""
+
+from jaxsbi.methods.emulator import Emulator, emulator
+from jaxsbi.methods.ensemble import Ensemble
+from jaxsbi.methods.nle import NLE, nle
+from jaxsbi.methods.npe import NPE, DirectInfo, npe
+from jaxsbi.methods.nre import NRE, nre
+
+__all__ = [
+    "NLE",
+    "NPE",
+    "NRE",
+    "DirectInfo",
+    "Emulator",
+    "Ensemble",
+    "emulator",
+    "nle",
+    "npe",
+    "nre",
+]

@@ -1,0 +1,74 @@
+"""What the roads with a likelihood or a ratio share: MCMC on the latent prior.
+
+Such a method has a `sampler`, a `target` prior (or `None`) and
+`log_likelihood(variables, prior, z, x)`, up to a constant that depends on `x` only.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from jaxsbi.base import Array, Data, Key, Theta, Variables
+from jaxsbi.priors import Prior
+
+
+class LikelihoodMethod(Protocol):
+    """A method that learns a likelihood, or a likelihood ratio."""
+
+    @property
+    def sampler(self) -> Any:
+        """`sampler(key, log_density, dim, n) -> (z, info)`."""
+        ...
+
+    @property
+    def target(self) -> Prior | None:
+        """The prior to sample under, where it is not the prior of training."""
+        ...
+
+    def log_likelihood(self, variables: Variables, prior: Prior, z: Array, x: Data) -> Array:
+        """Return the log-likelihood at a latent point of the training prior (a scalar)."""
+        ...
+
+
+def sample(
+    method: LikelihoodMethod, variables: Variables, prior: Prior, key: Key, x: Data, n: int
+) -> tuple[Theta, Any]:
+    """Return `n` named draws by running the method's sampler in the latent space."""
+    target = prior if method.target is None else method.target
+
+    def log_density(z: Array) -> Array:
+        return target.latent_log_prob(z) + _log_likelihood(method, variables, prior, z, x)
+
+    z, info = method.sampler(key, log_density, target.dim, n)
+    return jax.vmap(target.from_latent)(z), info
+
+
+def log_prob(
+    method: LikelihoodMethod, variables: Variables, prior: Prior, theta: Theta, x: Data
+) -> Array:
+    """Return log p(x | theta) + log p(theta), not normalised over theta; -inf off the support."""
+    target = prior if method.target is None else method.target
+    log_prior = target.log_prob(theta)
+    value = log_prior + _at_theta(method, variables, prior, theta, x)
+    return jnp.where(jnp.isfinite(log_prior), value, -jnp.inf)
+
+
+def _log_likelihood(
+    method: LikelihoodMethod, variables: Variables, prior: Prior, z: Array, x: Data
+) -> Array:
+    if method.target is None:
+        return method.log_likelihood(variables, prior, z, x)
+    return _at_theta(method, variables, prior, method.target.from_latent(z), x)
+
+
+def _at_theta(
+    method: LikelihoodMethod, variables: Variables, prior: Prior, theta: Theta, x: Data
+) -> Array:
+    """Evaluate at named parameters; where training never was, the likelihood is unknown: -inf."""
+    z = prior.to_latent(theta)
+    known = jnp.isfinite(prior.log_prob(theta)) & jnp.all(jnp.isfinite(z))
+    value = method.log_likelihood(variables, prior, jnp.where(known, z, 0.0), x)
+    return jnp.where(known, value, -jnp.inf)

@@ -1,0 +1,113 @@
+"""Neural posterior estimation: a conditional density of the parameters given the data."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxsbi.base import (
+    Array,
+    Data,
+    Key,
+    Simulations,
+    Theta,
+    Variables,
+    configuration,
+)
+from jaxsbi.densities import SplineCoupling
+from jaxsbi.methods.features import first, init_summary, standardize, statistics, summarize
+from jaxsbi.priors import Prior
+
+
+class DirectInfo(NamedTuple):
+    """What a road that samples directly reports.
+
+    Attributes:
+        log_prob: Log-density of each draw, shape `(n,)`, as `posterior.log_prob` would give it.
+    """
+
+    log_prob: Array
+
+
+@configuration
+class NPE:
+    """Neural posterior estimation (Papamakarios & Murray 2016, arXiv:1605.06376).
+
+    Attributes:
+        density: A conditional density over the latent parameters (`jaxsbi.densities`).
+        summary: A Flax module from one data set to a vector, trained jointly; `None` flattens.
+    """
+
+    density: nn.Module = SplineCoupling()
+    summary: nn.Module | None = None
+
+    def init(self, key: Key, prior: Prior, simulations: Simulations) -> Variables:
+        """Return initial parameters, and the data's mean and scale."""
+        key_summary, key_density = jax.random.split(key)
+        stats = statistics(simulations.x, pooled=self.summary is not None)
+        x = standardize(stats, first(simulations.x))
+        summary, context = init_summary(key_summary, self.summary, x)
+        density = self._density(prior).init(
+            key_density, jnp.zeros(prior.dim, context.dtype), context, method="log_prob"
+        )
+        return {
+            "params": {"summary": summary, "density": density.get("params", {})},
+            "statistics": stats,
+        }
+
+    def loss(self, variables: Variables, prior: Prior, key: Key, batch: Simulations) -> Array:
+        """Return -log q(z | x) per row, shape `(n,)`, in nats of the latent space."""
+        del key
+
+        def one(theta: Theta, x: Data) -> Array:
+            return -self._latent_log_prob(variables, prior, prior.to_latent(theta), x)
+
+        return jax.vmap(one)(batch.theta, batch.x)
+
+    def sample(
+        self, variables: Variables, prior: Prior, key: Key, x: Data, n: int
+    ) -> tuple[Theta, DirectInfo]:
+        """Return `n` draws; none is ever rejected, for every latent point is in the support."""
+        context = self._context(variables, x)
+        density, params = self._density(prior), {"params": variables["params"]["density"]}
+
+        def one(key: Key) -> tuple[Theta, Array]:
+            z, log_prob = density.apply(params, key, context, method="sample_and_log_prob")
+            return prior.from_latent(z), log_prob - prior.log_abs_det_jacobian(z)
+
+        draws, log_prob = jax.vmap(one)(jax.random.split(key, n))
+        return draws, DirectInfo(log_prob)
+
+    def log_prob(self, variables: Variables, prior: Prior, theta: Theta, x: Data) -> Array:
+        """Return log q(theta | x), normalised; -inf outside the prior's support."""
+        inside = jnp.isfinite(prior.log_prob(theta))
+        z = prior.to_latent(theta)
+        z = jnp.where(inside & jnp.all(jnp.isfinite(z)), z, 0.0)
+        log_prob = self._latent_log_prob(variables, prior, z, x) - prior.log_abs_det_jacobian(z)
+        return jnp.where(inside, log_prob, -jnp.inf)
+
+    def _latent_log_prob(self, variables: Variables, prior: Prior, z: Array, x: Data) -> Array:
+        context = self._context(variables, x)
+        params = {"params": variables["params"]["density"]}
+        return self._density(prior).apply(params, z, context, method="log_prob")
+
+    def _context(self, variables: Variables, x: Data) -> Array:
+        x = standardize(variables["statistics"], x)
+        return summarize(self.summary, variables["params"]["summary"], x)
+
+    def _density(self, prior: Prior) -> nn.Module:
+        return self.density.clone(dim=prior.dim)
+
+
+def npe(*, density: nn.Module | None = None, summary: nn.Module | None = None) -> NPE:
+    """Return the configuration of neural posterior estimation.
+
+    Args:
+        density: A conditional density (`jaxsbi.densities`); a spline coupling flow by default.
+        summary: A Flax module called as `summary(x)` on one data set that returns a vector; it is
+            trained jointly with the density. By default the data are flattened.
+    """
+    return NPE(density=density if density is not None else SplineCoupling(), summary=summary)

@@ -1,0 +1,174 @@
+"""Neural ratio estimation: a classifier that tells joint draws from independent ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxsbi.base import Array, Data, Key, Simulations, Theta, Variables, configuration, leaf
+from jaxsbi.methods import likelihood
+from jaxsbi.methods.features import first, init_summary, standardize, statistics, summarize
+from jaxsbi.networks import ResNet
+from jaxsbi.priors import Prior
+from jaxsbi.samplers import nuts
+
+
+class Logit(nn.Module):
+    """A network that reads parameters and data, and a linear head that returns one logit."""
+
+    network: nn.Module
+
+    @nn.compact
+    def __call__(self, z: Array, summary: Array) -> Array:
+        """Return a scalar from `z` `(d,)` and a summary `(c,)`."""
+        h = self.network(jnp.concatenate([z, summary]))
+        # A zero head starts at ratio one: the untrained posterior is the prior.
+        return nn.Dense(1, kernel_init=nn.initializers.zeros)(h)[0]
+
+
+@configuration
+class NRE:
+    """Contrastive neural ratio estimation, NRE-C (Miller et al. 2022, arXiv:2210.06170).
+
+    The classifier chooses between "x was drawn with none of these K parameter sets" and "x was
+    drawn with the k-th of them". One contrastive set and odds of 1 give the binary form (NRE-A,
+    Hermans et al. 2020, arXiv:1903.04057).
+
+    Attributes:
+        classifier: A Flax module that reads the vector (parameters, summary).
+        summary: A Flax module from one data set to a vector, trained jointly; `None` flattens.
+        contrasts: The number K of parameter sets the classifier chooses among.
+        odds: Prior odds gamma of "one of them" against "none of them".
+        sampler: The sampler that draws from the posterior.
+        target: Set by `posterior.with_prior`.
+    """
+
+    classifier: nn.Module = ResNet(hidden=64)
+    summary: nn.Module | None = None
+    contrasts: int = 8
+    odds: float = 1.0
+    sampler: Any = nuts()
+    target: Prior | None = leaf(default=None)
+
+    def __post_init__(self) -> None:
+        """Check the configuration.
+
+        Raises:
+            ValueError: If `contrasts < 1` or `odds <= 0`.
+        """
+        if self.contrasts < 1 or self.odds <= 0:
+            raise ValueError(
+                "nre: expected contrasts >= 1 and odds > 0, got "
+                f"contrasts={self.contrasts}, odds={self.odds}."
+            )
+
+    def init(self, key: Key, prior: Prior, simulations: Simulations) -> Variables:
+        """Return initial parameters, and the data's mean and scale."""
+        key_summary, key_classifier = jax.random.split(key)
+        stats = statistics(simulations.x, pooled=self.summary is not None)
+        x = standardize(stats, first(simulations.x))
+        summary, s = init_summary(key_summary, self.summary, x)
+        classifier = Logit(self.classifier).init(key_classifier, jnp.zeros(prior.dim, s.dtype), s)
+        return {
+            "params": {"summary": summary, "classifier": classifier["params"]},
+            "statistics": stats,
+        }
+
+    def loss(self, variables: Variables, prior: Prior, key: Key, batch: Simulations) -> Array:
+        """Return the cross-entropy of each row, shape `(n,)`, in nats.
+
+        The contrasting parameter sets of a row are those of other rows, at distances drawn anew
+        for each batch; rows of weight 0 are never among them.
+        """
+        n, k = batch.weight.shape[0], self.contrasts
+        z = jax.vmap(prior.to_latent)(batch.theta)
+        s = jax.vmap(lambda x: self._summary(variables, x))(batch.x)
+        # Distances 1 … n-1 without repetition: no row meets itself, nor the same row twice.
+        distance = jax.random.choice(key, n - 1, (min(k, n - 1),), replace=False) + 1
+        other = (jnp.arange(n)[:, None] + distance[None]) % n
+        logit = jax.vmap(lambda z, s: self._logit(variables, z, s))
+        joint = logit(z, s)
+        contrast = jax.vmap(lambda j: logit(z[j], s), 1, 1)(other)
+        valid = batch.weight[other] > 0
+        return self._cross_entropy(joint, contrast, valid)
+
+    def _cross_entropy(self, joint: Array, contrast: Array, valid: Array) -> Array:
+        """Return NRE-C's loss per row from logits `(n,)` and `(n, K)`; masked contrasts drop out.
+
+        The independent class uses all K contrasts; the joint class replaces the last by the joint
+        pair.
+        """
+        log_odds = math.log(self.odds)
+        masked = jnp.where(valid, contrast, -jnp.inf)
+        log_k = jnp.log(jnp.maximum(jnp.sum(valid, 1), 1).astype(joint.dtype))
+        none = jnp.logaddexp(log_k, log_odds + _logsumexp(masked))
+        log_k_joint = jnp.log(1.0 + jnp.sum(valid[:, :-1], 1))
+        one = jnp.logaddexp(log_k_joint, log_odds + _logsumexp(masked.at[:, -1].set(joint)))
+        share = self.odds / (1.0 + self.odds)
+        return (1.0 - share) * (none - log_k) + share * (one - log_odds - joint)
+
+    def log_likelihood(self, variables: Variables, prior: Prior, z: Array, x: Data) -> Array:
+        """Return the log-ratio log p(x | theta) - log p(x) (a scalar)."""
+        del prior
+        return self._logit(variables, z, self._summary(variables, x))
+
+    def sample(
+        self, variables: Variables, prior: Prior, key: Key, x: Data, n: int
+    ) -> tuple[Theta, Any]:
+        """Return `n` draws of the learned ratio times the prior, and the chains' report."""
+        return likelihood.sample(self, variables, prior, key, x, n)
+
+    def log_prob(self, variables: Variables, prior: Prior, theta: Theta, x: Data) -> Array:
+        """Return the log-ratio + log p(theta); normalised only as far as the ratio is exact."""
+        return likelihood.log_prob(self, variables, prior, theta, x)
+
+    def with_prior(self, new: Prior) -> NRE:
+        """Return the same road under another prior."""
+        return dataclasses.replace(self, target=new)
+
+    def _summary(self, variables: Variables, x: Data) -> Array:
+        x = standardize(variables["statistics"], x)
+        return summarize(self.summary, variables["params"]["summary"], x)
+
+    def _logit(self, variables: Variables, z: Array, s: Array) -> Array:
+        return Logit(self.classifier).apply({"params": variables["params"]["classifier"]}, z, s)
+
+
+def _logsumexp(a: Array) -> Array:
+    """Log-sum-exp over the last axis that allows for -inf in every place (finite gradients)."""
+    top = jax.lax.stop_gradient(jnp.max(a, -1, keepdims=True))
+    top = jnp.where(jnp.isfinite(top), top, 0.0)
+    total = jnp.sum(jnp.exp(a - top), -1)
+    safe = jnp.where(total > 0, total, 1.0)
+    return jnp.where(total > 0, jnp.log(safe) + top[..., 0], -jnp.inf)
+
+
+def nre(
+    *,
+    classifier: nn.Module | None = None,
+    summary: nn.Module | None = None,
+    contrasts: int = 8,
+    odds: float = 1.0,
+    sampler: Any = None,
+) -> NRE:
+    """Return the configuration of neural ratio estimation.
+
+    Args:
+        classifier: A Flax module called on one vector (parameters, summary); a linear head that
+            returns the logit is added. A residual perceptron by default.
+        summary: A Flax module called on one data set that returns a vector; flattened by default.
+        contrasts: Parameter sets the classifier chooses among; 1 gives the binary form.
+        odds: Prior odds of "one of them" against "none of them".
+        sampler: A sampler (`jaxsbi.samplers`).
+
+    Raises:
+        ValueError: If `contrasts < 1` or `odds <= 0`.
+    """
+    given = {"classifier": classifier, "sampler": sampler}
+    given = {name: value for name, value in given.items() if value is not None}
+    return NRE(summary=summary, contrasts=contrasts, odds=odds, **given)

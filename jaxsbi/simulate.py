@@ -1,0 +1,158 @@
+"""Draw parameters from the prior and simulate: vmapped, jitted, in chunks that bound memory."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from jaxsbi.base import Array, Data, Key, Simulations, Simulator, Theta, check_key, warn
+from jaxsbi.priors import Prior
+
+CHUNK_BYTES = 32 * 2**20
+"""Target size of one chunk's outputs; intermediates of a simulator are often ten times that."""
+
+
+def simulate(
+    key: Key,
+    prior: Prior,
+    simulator: Simulator,
+    n: int,
+    *,
+    chunk_size: int | None = None,
+    progress: bool = True,
+) -> Simulations:
+    """Simulate `n` data sets, each from its own draw of the prior.
+
+    Args:
+        key: A typed key; the same key gives the same simulations for every chunk size (up to the
+            rounding of batched matrix products inside the simulator).
+        prior: The prior over named parameters.
+        simulator: `simulator(key, theta) -> x` for one parameter set; pure JAX code, jitted and
+            vmapped here. It is traced once per simulator *object*.
+        n: The number of draws.
+        chunk_size: Draws simulated at once; chosen from the size of `x` if not given.
+        progress: Show a progress bar.
+
+    Returns:
+        Simulations with `weight` 0 where `x` (or theta) is not finite; these rows are reported by
+        a warning and left out of training.
+
+    Raises:
+        TypeError: If the key is not typed, or the simulator returns something else than a pytree
+            of arrays, or its shapes depend on the values of theta.
+        ValueError: If `n < 1`, or every simulation is non-finite.
+    """
+    check_key(key)
+    if not isinstance(n, int | np.integer) or n < 1:
+        raise ValueError(f"n: expected a positive integer, got {n!r}.")
+    shape = simulator_shape(prior, simulator)
+    size = _chunk_size(shape, n) if chunk_size is None else chunk_size
+    if size < 1:
+        raise ValueError(f"chunk_size: expected a positive integer, got {chunk_size!r}.")
+    keys = jax.random.split(key, n)
+    parts = []
+    with tqdm(total=n, desc="simulate", unit="sim", disable=not progress, leave=False) as bar:
+        for start in range(0, n, size):
+            index = np.minimum(np.arange(start, start + min(size, n)), n - 1)  # padded: one shape
+            part = _simulate_chunk(simulator, prior, keys[index])
+            keep = min(size, n - start)
+            # Host copies release each chunk's device memory before the next one starts.
+            parts.append(jax.tree.map(lambda a, k=keep: np.asarray(a)[:k], part))
+            bar.update(keep)
+    theta, x, valid = jax.tree.map(lambda *a: jnp.asarray(np.concatenate(a)), *parts)
+    _report(np.asarray(valid), simulator)
+    return Simulations(theta, x, valid.astype(jnp.float32))
+
+
+def simulator_shape(prior: Prior, simulator: Simulator) -> Data:
+    """Return the pytree of `jax.ShapeDtypeStruct` that one simulation yields.
+
+    Raises:
+        TypeError: As `simulate`.
+    """
+
+    def one(key: Key) -> Data:
+        key_theta, key_x = jax.random.split(key)
+        return simulator(key_x, prior.sample(key_theta))
+
+    try:
+        shape = jax.eval_shape(one, jax.random.key(0))
+    except (TypeError, IndexError) as error:
+        message = _explanation(error)
+        if message is None:
+            raise
+        raise TypeError(message) from error
+    leaves = jax.tree.leaves(shape)
+    if not leaves:
+        raise TypeError(
+            f"simulator: expected a pytree of arrays, got {shape!r} with no array in it. "
+            "Does the simulator return its data?"
+        )
+    return shape
+
+
+def _explanation(error: Exception) -> str | None:
+    """Return what to tell the user about a failed trace; `None` if the error tells it itself."""
+    text = str(error).split("\n", 1)[0]
+    value_dependent = (
+        jax.errors.ConcretizationTypeError,
+        jax.errors.TracerArrayConversionError,
+        jax.errors.TracerIntegerConversionError,
+        jax.errors.JAXIndexError,
+    )
+    if isinstance(error, value_dependent) or "Shapes must be 1D sequences" in text:
+        return (
+            "simulator: expected a JAX function whose shapes and branches do not depend on the "
+            "values of theta, got one that does (or that calls NumPy on a traced value). Use "
+            f"jnp.where, jax.lax.cond and masks with a fixed size. JAX says: {text}"
+        )
+    if "not a valid JAX type" in text:
+        return (
+            "simulator: expected a pytree of arrays (an array, or dicts, tuples, lists of "
+            f"arrays), got something JAX cannot hold: {text}"
+        )
+    return None
+
+
+def _chunk_size(shape: Data, n: int) -> int:
+    per_draw = sum(int(np.prod(a.shape)) * a.dtype.itemsize for a in jax.tree.leaves(shape))
+    return int(min(n, max(1, min(CHUNK_BYTES // max(per_draw, 1), 65_536))))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _simulate_chunk(simulator: Simulator, prior: Prior, keys: Array) -> tuple[Theta, Data, Array]:
+    def one(key: Key) -> tuple[Theta, Data, Array]:
+        key_theta, key_x = jax.random.split(key)
+        theta = prior.sample(key_theta)
+        x = simulator(key_x, theta)
+        return theta, x, all_finite((theta, x))
+
+    return jax.vmap(one)(keys)
+
+
+def all_finite(tree: Any) -> Array:
+    """Return whether every number in a pytree is finite (a scalar bool)."""
+    checks = [jnp.all(jnp.isfinite(a)) for a in jax.tree.leaves(tree)]
+    return functools.reduce(jnp.logical_and, checks)
+
+
+def _report(valid: np.ndarray, simulator: Simulator) -> None:
+    invalid = int(valid.size - valid.sum())
+    if not invalid:
+        return
+    name = getattr(simulator, "__name__", repr(simulator))
+    if invalid == valid.size:
+        raise ValueError(
+            f"simulator {name}: expected finite data, got NaN or infinity in all {invalid} "
+            "simulations. Call simulator(key, prior.sample(key)) outside jit to find where."
+        )
+    warn(
+        f"simulator {name}: {invalid} of {valid.size} simulations are not finite; they have "
+        "weight 0 and are left out of training. A posterior learned without them ignores that "
+        "part of the prior; look at simulations.theta where weight == 0."
+    )

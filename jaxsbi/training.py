@@ -1,0 +1,223 @@
+"""The compiled part of training: one `while_loop` over epochs, vmapped over members."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxsbi.base import CPU_OPTIONS, Array, Key, Method, Simulations
+from jaxsbi.priors import Prior
+
+PLATEAUS = 3
+"""Step-size reductions before early stopping gives up."""
+STEP_DECAY = 0.3
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Static sizes of one training; equal plans share one compiled program."""
+
+    batch: int
+    steps: int
+    evaluation_batch: int
+    max_epochs: int
+    patience: int
+
+    @property
+    def plateau(self) -> int:
+        """Epochs without improvement after which steps become smaller."""
+        return max(1, self.patience // (PLATEAUS + 1))
+
+
+class TrainState(NamedTuple):
+    """The state of each member, with a leading axis of members on every leaf."""
+
+    params: Any
+    statistics: Any
+    optimizer: Any
+    key: Key
+    step_scale: Array
+    epoch: Array
+    best: Any
+    best_loss: Array
+    best_epoch: Array
+    train_loss: Array
+    validation_loss: Array
+    done: Array
+    failed: Array
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def initial_state(
+    optimizer: optax.GradientTransformation,
+    plan: Plan,
+    method: Method,
+    prior: Prior,
+    training: Simulations,
+    keys: Array,
+) -> TrainState:
+    """Return the state before the first epoch, for one member per key."""
+
+    def one(key: Key) -> TrainState:
+        key_init, key_run = jax.random.split(key)
+        variables = method.init(key_init, prior, training)
+        params = variables["params"]
+        nothing = jnp.full(plan.max_epochs, jnp.nan, float)
+        return TrainState(
+            params=params,
+            statistics=variables["statistics"],
+            optimizer=optimizer.init(params),
+            key=key_run,
+            step_scale=jnp.ones((), float),
+            epoch=jnp.int32(0),
+            best=params,
+            # With a dtype: a weakly typed leaf would compile the loop a second time.
+            best_loss=jnp.full((), jnp.inf, float),
+            best_epoch=jnp.int32(0),
+            train_loss=nothing,
+            validation_loss=nothing,
+            done=jnp.array(False),
+            failed=jnp.array(False),
+        )
+
+    return over_members(one, keys)
+
+
+def _train_chunk(
+    optimizer: optax.GradientTransformation,
+    plan: Plan,
+    method: Method,
+    prior: Prior,
+    training: Simulations,
+    validation: Simulations,
+    state: TrainState,
+    stop: Array,
+) -> TrainState:
+    """Run epochs until `stop` (traced), or until every member is done."""
+
+    def one(state: TrainState) -> TrainState:
+        return jax.lax.while_loop(
+            lambda s: (s.epoch < stop) & ~s.done,
+            lambda s: _epoch(optimizer, plan, method, prior, training, validation, s),
+            state,
+        )
+
+    return over_members(one, state)
+
+
+train_chunk = jax.jit(_train_chunk, static_argnums=(0, 1), donate_argnums=6)
+# On two moons with 10,000 simulations: 5.5 s instead of 7.5 s to compile, 6.4 s instead of 7.6 s
+# to run.
+train_chunk_cpu = jax.jit(
+    _train_chunk,
+    static_argnums=(0, 1),
+    donate_argnums=6,
+    compiler_options=CPU_OPTIONS,
+)
+
+
+def over_members(function: Any, state: Any) -> Any:
+    """Apply a function to each member of the leading axis.
+
+    One member is not vmapped: a matrix product with a batch axis of size one is several times
+    slower on CPUs than a plain one.
+    """
+    if jax.tree.leaves(state)[0].shape[0] > 1:
+        return jax.vmap(function)(state)
+    single = function(jax.tree.map(lambda a: a[0], state))
+    return jax.tree.map(lambda a: a[None], single)
+
+
+def _epoch(
+    optimizer: optax.GradientTransformation,
+    plan: Plan,
+    method: Method,
+    prior: Prior,
+    training: Simulations,
+    validation: Simulations,
+    state: TrainState,
+) -> TrainState:
+    key = jax.random.fold_in(state.key, state.epoch)
+    key_order, key_steps = jax.random.split(key)
+    rows = jax.random.permutation(key_order, training.weight.shape[0])
+    rows = rows[: plan.steps * plan.batch].reshape(plan.steps, plan.batch)
+
+    def objective(params: Any, key: Key, batch: Simulations) -> Array:
+        variables = {"params": params, "statistics": state.statistics}
+        return _weighted_mean(method.loss(variables, prior, key, batch), batch.weight)
+
+    def step(carry: tuple[Any, Any], each: tuple[Array, Key]) -> tuple[tuple[Any, Any], Array]:
+        params, optimizer_state = carry
+        index, key = each
+        loss, gradient = jax.value_and_grad(objective)(params, key, training[index])
+        updates, optimizer_state = optimizer.update(gradient, optimizer_state, params)
+        updates = jax.tree.map(lambda u: state.step_scale * u, updates)
+        return (optax.apply_updates(params, updates), optimizer_state), loss
+
+    (params, optimizer_state), losses = jax.lax.scan(
+        step, (state.params, state.optimizer), (rows, jax.random.split(key_steps, plan.steps))
+    )
+    # One key for all epochs (none of theirs): with equal contrasts and noise, losses compare.
+    validation_loss = _evaluate(
+        plan,
+        method,
+        prior,
+        {"params": params, "statistics": state.statistics},
+        jax.random.fold_in(state.key, plan.max_epochs),
+        validation,
+    )
+    return _record(plan, state, params, optimizer_state, jnp.mean(losses), validation_loss)
+
+
+def _evaluate(
+    plan: Plan, method: Method, prior: Prior, variables: Any, key: Key, rows: Simulations
+) -> Array:
+    """Return the mean loss over the whole validation set."""
+    batches = jax.tree.map(lambda a: a.reshape(-1, plan.evaluation_batch, *a.shape[1:]), rows)
+    keys = jax.random.split(key, batches.weight.shape[0])
+
+    def add(total: Array, each: tuple[Simulations, Key]) -> tuple[Array, None]:
+        batch, key = each
+        loss = method.loss(variables, prior, key, batch)
+        # where, not a product: a padded row's loss may be infinite.
+        return total + jnp.sum(jnp.where(batch.weight > 0, loss * batch.weight, 0.0)), None
+
+    total, _ = jax.lax.scan(add, jnp.zeros(()), (batches, keys))
+    return total / jnp.sum(rows.weight)
+
+
+def _weighted_mean(loss: Array, weight: Array) -> Array:
+    kept = jnp.where(weight > 0, loss * weight, 0.0)
+    return jnp.sum(kept) / jnp.maximum(jnp.sum(weight), 1e-12)
+
+
+def _record(
+    plan: Plan, state: TrainState, params: Any, optimizer: Any, train: Array, validation: Array
+) -> TrainState:
+    """Write down the epoch's losses, keep the best parameters and decide whether to stop."""
+    epoch = state.epoch + 1
+    better = validation < state.best_loss
+    best_epoch = jnp.where(better, epoch, state.best_epoch)
+    failed = ~(jnp.isfinite(train) & jnp.isfinite(validation))
+    waited = epoch - best_epoch
+    best = jax.tree.map(lambda new, old: jnp.where(better, new, old), params, state.best)
+    # A plateau, or over-fitting: go back to the best parameters and take smaller steps.
+    plateau = (waited > 0) & (waited % plan.plateau == 0)
+    return state._replace(
+        params=jax.tree.map(lambda new, old: jnp.where(plateau, old, new), params, best),
+        optimizer=optimizer,
+        step_scale=jnp.where(plateau, state.step_scale * STEP_DECAY, state.step_scale),
+        epoch=epoch,
+        best=best,
+        best_loss=jnp.where(better, validation, state.best_loss),
+        best_epoch=best_epoch,
+        train_loss=state.train_loss.at[state.epoch].set(train),
+        validation_loss=state.validation_loss.at[state.epoch].set(validation),
+        done=failed | (waited >= plan.patience) | (epoch >= plan.max_epochs),
+        failed=failed,
+    )

@@ -1,0 +1,115 @@
+"""The contrastive loss against its definition."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+
+import jaxsbi
+
+PRIOR = jaxsbi.Prior(theta=dist.Normal(0.0, 1.0))
+
+
+def batch(n: int = 8) -> jaxsbi.Simulations:
+    theta = jax.random.normal(jax.random.key(0), (n,))
+    noise = jax.random.normal(jax.random.key(1), (n, 2))
+    return jaxsbi.Simulations({"theta": theta}, theta[:, None] + noise, jnp.ones(n))
+
+
+def trained(method, rows: jaxsbi.Simulations):
+    """Random weights in place of the zero head, so that logits differ."""
+    variables = jax.jit(lambda k: method.init(k, PRIOR, rows))(jax.random.key(2))
+    leaves, treedef = jax.tree.flatten(variables["params"])
+    keys = jax.random.split(jax.random.key(3), len(leaves))
+    noisy = [a + 0.3 * jax.random.normal(k, a.shape) for a, k in zip(leaves, keys, strict=True)]
+    return {**variables, "params": treedef.unflatten(noisy)}
+
+
+def test_one_contrast_is_binary_cross_entropy() -> None:
+    method, rows = jaxsbi.nre(contrasts=1), batch()
+    variables = trained(method, rows)
+    key = jax.random.key(5)
+    distance = int(jax.random.choice(jax.random.clone(key), 7, (1,), replace=False)[0]) + 1
+    z, x = rows.theta["theta"][:, None], rows.x
+
+    def logit(z, x):
+        return method.log_likelihood(variables, PRIOR, z, x)
+
+    joint = jax.vmap(logit)(z, x)
+    marginal = jax.vmap(logit)(z[(np.arange(8) + distance) % 8], x)
+    expected = 0.5 * (jax.nn.softplus(-joint) + jax.nn.softplus(marginal))
+    loss = method.loss(variables, PRIOR, key, rows)
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("contrasts", [1, 3, 7])
+def test_a_padded_row_is_never_a_negative(contrasts: int) -> None:
+    method, rows = jaxsbi.nre(contrasts=contrasts), batch()
+    variables = trained(method, rows)
+    weight = rows.weight.at[3].set(0.0)
+    losses = []
+    for value in (0.0, 50.0):
+        theta = {"theta": rows.theta["theta"].at[3].set(value)}
+        changed = jaxsbi.Simulations(theta, rows.x, weight)
+        losses.append(np.delete(method.loss(variables, PRIOR, jax.random.key(5), changed), 3))
+    assert np.all(np.isfinite(losses[0]))
+    np.testing.assert_array_equal(losses[0], losses[1])
+
+
+def test_more_contrasts_than_rows_are_cut_to_the_rows() -> None:
+    method, rows = jaxsbi.nre(contrasts=50), batch(4)
+    loss = method.loss(trained(method, rows), PRIOR, jax.random.key(0), rows)
+    assert loss.shape == (4,)
+    assert bool(jnp.all(jnp.isfinite(loss)))
+
+
+@pytest.mark.parametrize("options", [{"contrasts": 0}, {"odds": 0.0}])
+def test_bad_configuration(options) -> None:
+    with pytest.raises(ValueError, match="expected contrasts >= 1 and odds > 0"):
+        jaxsbi.nre(**options)
+
+
+@pytest.mark.parametrize(("contrasts", "odds"), [(1, 1.0), (1, 0.5), (4, 1.0), (7, 2.0)])
+def test_the_loss_is_a_choice_among_hypotheses(contrasts, odds) -> None:
+    """By the definition: "independent of all K" against "drawn with the k-th of them"."""
+    method = jaxsbi.nre(contrasts=contrasts, odds=odds)
+    generator = np.random.default_rng(0)
+    joint, contrast = generator.normal(size=5), generator.normal(size=(5, contrasts))
+    valid = np.ones((5, contrasts), bool)
+    loss = method._cross_entropy(*map(jnp.asarray, (joint, contrast, valid)))
+
+    def log_probability(logits, k):
+        """Return the log of K : odds r_1 : ... : odds r_K, normalised, at one of them."""
+        terms = np.concatenate([[contrasts], odds * np.exp(logits)])
+        return np.log(terms[k] / terms.sum())
+
+    for row in range(5):
+        independent = log_probability(contrast[row], 0)
+        dependent = log_probability(np.append(contrast[row, :-1], joint[row]), contrasts)
+        expected = -(independent + odds * dependent) / (1 + odds)
+        assert float(loss[row]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_lonely_row_has_a_finite_loss_and_gradient() -> None:
+    """All others are padding: there is nothing to contrast it with."""
+    method, rows = jaxsbi.nre(), batch()
+    variables = trained(method, rows)
+    alone = jaxsbi.Simulations(rows.theta, rows.x, jnp.zeros(8).at[2].set(1.0))
+
+    @jax.jit
+    @jax.value_and_grad
+    def loss(params):
+        return method.loss({**variables, "params": params}, PRIOR, jax.random.key(5), alone)[2]
+
+    assert all(np.all(np.isfinite(a)) for a in jax.tree.leaves(loss(variables["params"])))
+
+
+@pytest.mark.parametrize("n", [4, 6])
+def test_a_validation_set_of_one_row(n) -> None:
+    fitted = jaxsbi.fit(
+        jax.random.key(0), jaxsbi.nre(), PRIOR, batch(n), max_epochs=2, progress=False
+    )
+    assert np.all(np.isfinite(fitted.history.validation_loss))
