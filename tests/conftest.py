@@ -5,6 +5,7 @@ Third-party code that cannot bear this is let off by a marker, `@pytest.mark.key
 `@pytest.mark.rank_promotion`. Docstring examples run with a user's settings.
 """
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -45,6 +46,14 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("gpu") is not None and jax.default_backend() != "gpu":
         pytest.skip(f"needs a GPU; JAX runs on {jax.default_backend()}")
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    # Each compiled program holds memory maps, and Linux grants a process 65,530 of them: without
+    # this, the suite ends in a segmentation fault inside the compiler.
+    if nextitem is None or nextitem.path != item.path:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture

@@ -14,8 +14,7 @@ from jaxsbi.base import _log_prob, _sample, _sample_cpu
 from jaxsbi.training import initial_state, train_chunk, train_chunk_cpu
 
 pytestmark = [
-    pytest.mark.rank_promotion,  # NumPyro's kernel promotes ranks and reuses keys
-    pytest.mark.key_reuse,
+    pytest.mark.rank_promotion,  # NumPyro's kernel promotes ranks
     pytest.mark.filterwarnings("ignore:MCMC"),  # chains this short do not converge
 ]
 

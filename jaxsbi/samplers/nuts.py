@@ -12,6 +12,10 @@ from numpyro.infer.hmc import hmc
 from jaxsbi.base import Array, Key, configuration
 from jaxsbi.samplers.convergence import ChainInfo, chain_statistics
 
+# R-hat of chains that have converged is about 1 + 1/(2 n) of the n effective draws in half a chain:
+# shorter chains than this would read as stuck when they are only short.
+MIN_STEPS = 100
+
 LogDensity = Callable[[Array], Array]
 
 
@@ -57,7 +61,7 @@ class NUTS:
             log_density: An unnormalised log-density on the latent space, in which the prior is
                 close to N(0, I).
             dim: The number of dimensions.
-            n: The number of draws, spread over the chains.
+            n: The number of draws; of `max(n, 100 * chains)` in all, a random choice is returned.
 
         Returns:
             Draws of shape `(n, dim)`, and the chains' report.
@@ -66,17 +70,15 @@ class NUTS:
         log_density = jax.jit(log_density)
         key_start, key_chains, key_order = jax.random.split(key, 3)
         start = resampled_start(key_start, log_density, dim, self.chains, self.candidates)
-        # At least 4 draws a chain, so that split R-hat and ESS are defined.
-        steps = max(-(-n // self.chains), 4)
+        steps = max(-(-n // self.chains), MIN_STEPS)
         keys = jax.random.split(key_chains, self.chains)
         z, accept, diverging, energy = jax.vmap(
             lambda k, z0: self._chain(k, log_density, z0, steps)
         )(keys, start)
         r_hat, bulk, tail = chain_statistics(z)
-        # Step-major order: the first draws come from all chains, and a shuffle hides their order.
-        flat = jnp.swapaxes(z, 0, 1).reshape(-1, dim)
+        flat = z.reshape(-1, dim)
         order = jax.random.permutation(key_order, flat.shape[0])[:n]
-        log_density_of = -jnp.swapaxes(energy, 0, 1).reshape(-1)
+        log_density_of = -energy.reshape(-1)
         info = ChainInfo(
             r_hat, bulk, tail, jnp.sum(diverging), jnp.mean(accept), log_density_of[order]
         )
@@ -91,7 +93,7 @@ class NUTS:
             dense_mass=self.dense_mass,
             target_accept_prob=self.target_acceptance,
             max_tree_depth=self.max_tree_depth,
-            rng_key=key,
+            rng_key=jax.random.key_data(key),  # NumPyro uses a typed key twice
         )
 
         def step(state: Any, _: None) -> tuple[Any, Any]:

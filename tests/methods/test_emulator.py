@@ -93,7 +93,6 @@ def exact(x):
 
 @pytest.mark.slow
 @pytest.mark.rank_promotion  # inside NumPyro's kernel
-@pytest.mark.key_reuse
 @pytest.mark.parametrize("noise", ["known", "estimated"])
 def test_draws_match_the_exact_posterior(noise, request):
     posterior = request.getfixturevalue(noise)

@@ -10,7 +10,7 @@ import pytest
 
 import jaxsbi
 
-pytestmark = [pytest.mark.rank_promotion, pytest.mark.key_reuse]  # NumPyro's kernel
+pytestmark = [pytest.mark.rank_promotion]  # NumPyro's kernel
 
 SIGMA = 0.5
 PRIOR = jaxsbi.Prior(theta=dist.Normal(0.0, 1.0))

@@ -15,7 +15,7 @@ from jaxsbi.methods import likelihood
 from jaxsbi.samplers import nuts
 
 # NumPyro's kernel promotes ranks and reuses keys.
-pytestmark = [pytest.mark.rank_promotion, pytest.mark.key_reuse]
+pytestmark = [pytest.mark.rank_promotion]
 
 SIGMA = 0.5
 DRAWS = 2_000

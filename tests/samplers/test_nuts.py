@@ -18,7 +18,6 @@ def gaussian(z):
 
 
 @pytest.mark.rank_promotion  # inside NumPyro's kernel
-@pytest.mark.key_reuse
 def test_gaussian_moments_and_report() -> None:
     draws, info = jax.jit(lambda k: nuts(chains=20)(k, gaussian, 2, 4000))(jax.random.key(0))
     assert draws.shape == (4000, 2)
@@ -33,7 +32,6 @@ def test_gaussian_moments_and_report() -> None:
 
 
 @pytest.mark.rank_promotion
-@pytest.mark.key_reuse
 def test_separated_modes_keep_their_weights_and_read_as_stuck() -> None:
     def two_modes(z):
         sharp = jax.scipy.stats.norm.logpdf(z[0], jnp.array([-1.5, 1.5]), 0.05)
