@@ -64,6 +64,12 @@ def _add_run(commands: Any) -> None:
         "--metric", default="jax", help="the C2ST: jax (default), standard (scikit-learn) or both"
     )
     run.add_argument(
+        "--c2st-draws",
+        type=_positive,
+        metavar="N",
+        help="draws that the C2ST compares with as many of the reference (default: all 10,000)",
+    )
+    run.add_argument(
         "--jobs",
         type=_positive,
         default=1,
@@ -117,7 +123,11 @@ def _default(options: argparse.Namespace) -> int:
     from benchmarks import configs, environment, plan
 
     jobs = min(environment.cores(), configs.DEFAULT_MAX_JOBS)
-    chosen = plan.make(budgets=configs.DEFAULT_BUDGETS, observations=configs.DEFAULT_OBSERVATIONS)
+    chosen = plan.make(
+        budgets=configs.DEFAULT_BUDGETS,
+        observations=configs.DEFAULT_OBSERVATIONS,
+        scored=configs.DEFAULT_SCORED,
+    )
     minutes = options.max_minutes or DEFAULT_MINUTES
     return _execute(chosen, options, jobs, max(minutes - REPORT_MINUTES, 0.5 * minutes))
 
@@ -132,6 +142,7 @@ def _run(options: argparse.Namespace) -> int:
         observations=_named("--observations", plan.numbers, options.observations),
         seeds=_named("--seed", plan.numbers, options.seed),
         metric=options.metric,
+        scored=options.c2st_draws,
     )
     return _execute(chosen, options, options.jobs, options.max_minutes)
 

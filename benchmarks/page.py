@@ -9,10 +9,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from benchmarks import configs, style
+from benchmarks import configs, style, summary
 from benchmarks.records import Record
 from benchmarks.schedule import label
 from benchmarks.summary import Crossover, Row, methods_of, published
+from benchmarks.table import scored
 from jaxsbi.samplers.convergence import MAX_R_HAT
 
 STYLESHEET = Path(__file__).resolve().parent / "data" / "report.css"
@@ -105,7 +106,7 @@ def _machine(runs: Sequence[Record], shown: Sequence[Record]) -> dict[str, str]:
         "versions": ", ".join(f"{name} {number}" for name, number in versions.items()),
         "commit": " and ".join(sorted({r["commit"] or "none" for r in done}))
         or (machine["commit"] or "none"),
-        "C2ST by": " and ".join(used) or "none",
+        "C2ST by": (" and ".join(used) or "none") + scored(summary.rows(done)),
     }
 
 

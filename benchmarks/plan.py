@@ -46,6 +46,7 @@ class Plan:
         observations: Numbers of the tasks' observations, 1 to 10.
         seeds: Each gives its own simulations, initialisations and draws.
         metric: "jax", "standard" (scikit-learn) or "both".
+        scored: Draws that are compared with as many of the reference.
     """
 
     tasks: tuple[str, ...]
@@ -54,6 +55,7 @@ class Plan:
     observations: tuple[int, ...]
     seeds: tuple[int, ...] = (0,)
     metric: str = "jax"
+    scored: int = configs.DRAWS
 
     def blocks(self) -> list[Block]:
         """Return the units of work, small budgets first: they show what works soonest."""
@@ -96,6 +98,7 @@ def make(
     observations: Sequence[int] = (1,),
     seeds: Sequence[int] = (0,),
     metric: str = "jax",
+    scored: int | None = None,
 ) -> Plan:
     """Return a plan of known names; all tasks and all methods where none are given.
 
@@ -110,8 +113,11 @@ def make(
         raise ValueError(f"--budgets: expected at least 10 simulations, got {bad[0]}.")
     if metric not in METRICS:
         raise ValueError(f"--metric: expected one of {', '.join(METRICS)}, got {metric!r}.")
+    scored = configs.DRAWS if scored is None else scored
+    if not 100 <= scored <= configs.DRAWS:
+        raise ValueError(f"--c2st-draws: expected 100 to {configs.DRAWS:,}, got {scored}.")
     described = {name: configs.configuration(name) for name in methods}
-    return Plan(tasks, described, tuple(budgets), tuple(observations), tuple(seeds), metric)
+    return Plan(tasks, described, tuple(budgets), tuple(observations), tuple(seeds), metric, scored)
 
 
 def known(what: str, names: Sequence[str], allowed: Sequence[str]) -> tuple[str, ...]:

@@ -67,17 +67,18 @@ def latest(lines: Iterable[Record]) -> dict[Cell, Record]:
             if record["status"] != "done":
                 continue
             # The same draws scored with another metric: keep both scores.
-            record["c2st_all"] = {**old["c2st_all"], **record["c2st_all"]}
+            if old["c2st_draws"] == record["c2st_draws"]:
+                record["c2st_all"] = {**old["c2st_all"], **record["c2st_all"]}
         found[cell] = record
     return found
 
 
-def is_finished(record: Record | None, metric: str) -> bool:
-    """Whether a record need not be made again for this metric."""
+def is_finished(record: Record | None, metric: str, scored: int) -> bool:
+    """Whether a record need not be made again for this metric on this number of draws."""
     if record is None or record["status"] != "done":
         return False
     wanted = ("jax", "standard") if metric == "both" else (metric,)
-    return all(name in record["c2st_all"] for name in wanted)
+    return record["c2st_draws"] >= scored and all(name in record["c2st_all"] for name in wanted)
 
 
 def assemble(out: Path) -> dict[str, Any]:

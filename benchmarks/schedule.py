@@ -18,7 +18,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks import records
+from benchmarks import configs, records
 from benchmarks.clock import Clock, OutOfTime
 from benchmarks.environment import cores, environment, pin, use_compilation_cache
 from benchmarks.plan import Block, Cell, Plan
@@ -63,7 +63,10 @@ def run_plan(plan: Plan, options: Options) -> tuple[dict[str, Any], bool]:
     begin = time.time()
     clock = Clock(None if options.max_minutes is None else begin + 60.0 * options.max_minutes)
     known = records.latest(records.read(options.out))
-    finished = {cell for cell, record in known.items() if records.is_finished(record, plan.metric)}
+    scored = min(plan.scored, configs.DRAWS)
+    finished = {
+        cell for cell, record in known.items() if records.is_finished(record, plan.metric, scored)
+    }
     total = list(plan.all_cells())
     records.append(options.out, "plan", _announce(plan, options))
     reason, interrupted = FINISHED, False

@@ -32,6 +32,7 @@ class Row:
         simulate, train_compile, train_run, sample_compile, sample_run: Seconds.
         epochs: Mean number of epochs.
         r_hat: The largest R-hat of the chains; NaN for a road without chains.
+        scored: The fewest draws that a score compares with as many of the reference.
         cached: Whether a program came from the compilation cache on disk.
     """
 
@@ -49,6 +50,7 @@ class Row:
     sample_run: float = math.nan
     epochs: float = math.nan
     r_hat: float = math.nan
+    scored: int = 0
     cached: bool = False
 
     @property
@@ -131,6 +133,7 @@ def _row(key: tuple[str, str, int], group: Sequence[Record]) -> Row:
         epochs=_mean(record["epochs"] for record in done),
         # A journal holds infinity as null: chains that never moved are the worst there is.
         r_hat=max(math.inf if value is None else value for value in r_hat),
+        scored=min(record["c2st_draws"] for record in done),
         cached=any(record["compile_cache_hits"] for record in done),
     )
 

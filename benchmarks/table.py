@@ -15,7 +15,7 @@ def text_table(table: Sequence[Row], crossings: Sequence[Crossover]) -> str:
     methods += [name for name in dict.fromkeys(row.method for row in table) if name not in methods]
     parts = [
         "C2ST against the reference posterior (0.5 is perfect, 1.0 is fully distinguishable),",
-        "mean ± standard error over observations",
+        f"mean ± standard error over observations{scored(table)}",
         _grid(table, methods, score),
         "",
         "seconds: training (compile + run) | 10,000 draws for one observation (compile + run)",
@@ -30,6 +30,14 @@ def text_table(table: Sequence[Row], crossings: Sequence[Crossover]) -> str:
     if any(row.cached for row in table):
         parts += ["", "* compiled programs came from the cache on disk: compile seconds are short"]
     return "\n".join(parts)
+
+
+def scored(table: Sequence[Row]) -> str:
+    """Return what to say of scores that are not the standard ones."""
+    fewest = min((row.scored for row in table if row.scores), default=configs.DRAWS)
+    if fewest >= configs.DRAWS:
+        return ""
+    return f"; from {fewest:,} draws only (the standard: {configs.DRAWS:,})"
 
 
 def score(row: Row) -> str:

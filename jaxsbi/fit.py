@@ -29,7 +29,7 @@ from jaxsbi.base import (
 from jaxsbi.interrupt import Interrupt
 from jaxsbi.methods.ensemble import Ensemble
 from jaxsbi.priors import Prior
-from jaxsbi.training import Plan, TrainState, initial_state, train_chunk, train_chunk_cpu
+from jaxsbi.training import PROGRAMS, Plan, TrainState
 
 CHUNK_SECONDS = 0.5
 MAX_EVALUATION_BATCH = 2048
@@ -93,9 +93,9 @@ def fit(
     members = _check_members(ensemble)
 
     begin = time.perf_counter()
-    state = initial_state(optimizer, plan, method, prior, training, jax.random.split(key, members))
+    initial, chunk = PROGRAMS["cpu" if jax.default_backend() == "cpu" else "accelerator"]
+    state = initial(optimizer, plan, method, prior, training, jax.random.split(key, members))
     validation = _pad(validation, plan.evaluation_batch)
-    chunk = train_chunk_cpu if jax.default_backend() == "cpu" else train_chunk
     run = functools.partial(chunk, optimizer, plan, method, prior, training, validation)
     # Zero epochs: this call only compiles.
     state = jax.block_until_ready(run(state, jnp.int32(0)))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxsbi.base import CPU_OPTIONS, Array, Key, Method, Simulations
+from jaxsbi.base import CPU_OPTIONS, ONCE_OPTIONS, Array, Key, Method, Simulations
 from jaxsbi.priors import Prior
 
 PLATEAUS = 3
@@ -52,8 +51,7 @@ class TrainState(NamedTuple):
     failed: Array
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def initial_state(
+def _initial_state(
     optimizer: optax.GradientTransformation,
     plan: Plan,
     method: Method,
@@ -88,6 +86,10 @@ def initial_state(
     return over_members(one, keys)
 
 
+initial_state = jax.jit(_initial_state, static_argnums=(0, 1))
+initial_state_cpu = jax.jit(_initial_state, static_argnums=(0, 1), compiler_options=ONCE_OPTIONS)
+
+
 def _train_chunk(
     optimizer: optax.GradientTransformation,
     plan: Plan,
@@ -119,6 +121,13 @@ train_chunk_cpu = jax.jit(
     donate_argnums=6,
     compiler_options=CPU_OPTIONS,
 )
+
+
+PROGRAMS = {
+    "cpu": (initial_state_cpu, train_chunk_cpu),
+    "accelerator": (initial_state, train_chunk),
+}
+"""How to start a training, and how to go on with it."""
 
 
 def over_members(function: Any, state: Any) -> Any:

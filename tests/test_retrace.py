@@ -11,16 +11,16 @@ import pytest
 
 import jaxsbi
 from jaxsbi.base import _log_prob, _sample, _sample_cpu
-from jaxsbi.training import initial_state, train_chunk, train_chunk_cpu
+from jaxsbi.training import PROGRAMS
 
 pytestmark = [
     pytest.mark.rank_promotion,  # NumPyro's kernel promotes ranks
     pytest.mark.filterwarnings("ignore:MCMC"),  # chains this short do not converge
 ]
 
-CHUNK = train_chunk_cpu if jax.default_backend() == "cpu" else train_chunk
+INITIAL, CHUNK = PROGRAMS["cpu" if jax.default_backend() == "cpu" else "accelerator"]
 SAMPLE = _sample_cpu if jax.default_backend() == "cpu" else _sample
-COUNTED = (initial_state, CHUNK, SAMPLE, _log_prob)
+COUNTED = (INITIAL, CHUNK, SAMPLE, _log_prob)
 
 
 def simulator(key, theta):

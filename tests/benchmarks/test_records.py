@@ -12,7 +12,11 @@ CELL = Cell("two_moons", "npe", "abc", 100, 1, 0)
 
 
 def record(status="done", cell=CELL, **values):
-    scores = {"c2st": 0.6, "c2st_all": {"jax": 0.6}} if status == "done" else {"error": "no"}
+    scores = (
+        {"c2st": 0.6, "c2st_all": {"jax": 0.6}, "c2st_draws": 200}
+        if status == "done"
+        else {"error": "no"}
+    )
     return {**cell._asdict(), "status": status, **scores, **values}
 
 
@@ -36,12 +40,13 @@ def test_a_finished_record_is_not_undone(tmp_path):
 
 def test_scores_of_both_metrics_are_kept(tmp_path):
     records.append(tmp_path, "record", record())
-    assert records.is_finished(record(), "jax")
-    assert not records.is_finished(record(), "both")
+    assert records.is_finished(record(), "jax", 200)
+    assert not records.is_finished(record(), "jax", 201)
+    assert not records.is_finished(record(), "both", 200)
     records.append(tmp_path, "record", record(c2st_all={"standard": 0.61}))
     found = records.latest(records.read(tmp_path))[CELL]
     assert found["c2st_all"] == {"jax": 0.6, "standard": 0.61}
-    assert records.is_finished(found, "both")
+    assert records.is_finished(found, "both", 200)
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
