@@ -14,6 +14,7 @@ from benchmarks.clock import Clock, OutOfTime
 from jaxsbi.interrupt import Interrupt
 
 # The same draws are made up to three times, to time them: with one key, on purpose.
+pytestmark = pytest.mark.key_reuse
 
 
 def run(out, *more, methods="npe,emulator", tasks="two_moons"):
