@@ -34,7 +34,7 @@ from jaxsbi.diagnostics.c2st import c2st_folds, c2st_standard
 from jaxsbi.tasks.references import reference
 
 NUM_DRAWS, FEW_DRAWS = 10_000, 2_500
-WHOLE_EVERY = 3  # every such pair has all draws
+WHOLE_EVERY = 8  # every such pair has all draws
 PLANE = ("two_moons", "gaussian_mixture", "sir")
 MIDDLE = ("lotka_volterra", "slcp")
 WIDE = ("gaussian_linear_uniform", "gaussian_linear", "bernoulli_glm")

@@ -21,7 +21,7 @@ import jaxsbi
 from jaxsbi.base import configuration
 
 fit_module = importlib.import_module("jaxsbi.fit")
-CHUNK = "train_chunk_cpu" if jax.default_backend() == "cpu" else "train_chunk"
+BACKEND = "cpu" if jax.default_backend() == "cpu" else "accelerator"
 PRIOR = jaxsbi.Prior(theta=dist.Normal(0.0, 1.0))
 ADAM = optax.adam(0.02)
 # Every parameter rises by 0.01 a step: the loss falls, and then rises again.
@@ -105,8 +105,9 @@ def test_a_key_is_a_reproducible_source(plain):
 @pytest.mark.parametrize("seconds", [1e-9, 1e9])
 def test_chunks_do_not_change_the_result(plain, seconds, monkeypatch):
     calls = []
-    chunk = getattr(fit_module, CHUNK)
-    monkeypatch.setattr(fit_module, CHUNK, lambda *a: calls.append(1) or chunk(*a))
+    initial, chunk = fit_module.PROGRAMS[BACKEND]
+    counted = (initial, lambda *a: calls.append(1) or chunk(*a))
+    monkeypatch.setitem(fit_module.PROGRAMS, BACKEND, counted)
     monkeypatch.setattr(fit_module, "CHUNK_SECONDS", seconds)
     same(fit(), plain)
     # One call compiles. The host waits for every epoch, or for hardly any.
