@@ -116,7 +116,7 @@ def fit(
 
 
 @functools.lru_cache(maxsize=256)
-def default_optimizer(num_steps: int, peak: float = 2e-3) -> optax.GradientTransformation:
+def default_optimizer(num_steps: int, peak: float = 4e-3) -> optax.GradientTransformation:
     """Return Adam with gradient clipping and a warmed-up cosine schedule of `num_steps` steps.
 
     Cached, so that fits of equal size share one compiled program.

@@ -51,7 +51,7 @@ class SplineCoupling(nn.Module):
     depth: int = 2
     knots: int = 8
     bound: float = 4.0
-    activation: str = "silu"
+    activation: str = "relu"
     dim: int | None = None
 
     def setup(self) -> None:

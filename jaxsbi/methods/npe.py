@@ -19,6 +19,8 @@ from jaxsbi.base import (
 )
 from jaxsbi.densities import SplineCoupling
 from jaxsbi.methods.features import first, init_summary, standardize, statistics, summarize
+from jaxsbi.methods.regression import colour, fit_linear, whiten
+from jaxsbi.networks import flatten
 from jaxsbi.priors import Prior
 
 
@@ -45,7 +47,7 @@ class NPE:
     summary: nn.Module | None = None
 
     def init(self, key: Key, prior: Prior, simulations: Simulations) -> Variables:
-        """Return initial parameters, and the data's mean and scale."""
+        """Return initial parameters, the data's mean and scale, and what is linear in z given x."""
         key_summary, key_density = jax.random.split(key)
         stats = statistics(simulations.x, pooled=self.summary is not None)
         x = standardize(stats, first(simulations.x))
@@ -53,6 +55,12 @@ class NPE:
         density = self._density(prior).init(
             key_density, jnp.zeros(prior.dim, context.dtype), context, method="log_prob"
         )
+        if self.summary is None:
+            rows = jax.vmap(lambda x: flatten(standardize(stats, x)))(simulations.x)
+            stats = {
+                **stats,
+                "linear": fit_linear(rows, jax.vmap(prior.to_latent)(simulations.theta)),
+            }
         return {
             "params": {"summary": summary, "density": density.get("params", {})},
             "statistics": stats,
@@ -74,8 +82,13 @@ class NPE:
         context = self._context(variables, x)
         density, params = self._density(prior), {"params": variables["params"]["density"]}
 
+        linear = variables["statistics"].get("linear")
+
         def one(key: Key) -> tuple[Theta, Array]:
             z, log_prob = density.apply(params, key, context, method="sample_and_log_prob")
+            if linear is not None:
+                z, log_det = colour(linear, z, context)
+                log_prob = log_prob + log_det
             return prior.from_latent(z), log_prob - prior.log_abs_det_jacobian(z)
 
         draws, log_prob = jax.vmap(one)(jax.random.split(key, n))
@@ -92,7 +105,10 @@ class NPE:
     def _latent_log_prob(self, variables: Variables, prior: Prior, z: Array, x: Data) -> Array:
         context = self._context(variables, x)
         params = {"params": variables["params"]["density"]}
-        return self._density(prior).apply(params, z, context, method="log_prob")
+        linear, log_det = variables["statistics"].get("linear"), jnp.zeros((), z.dtype)
+        if linear is not None:
+            z, log_det = whiten(linear, z, context)
+        return self._density(prior).apply(params, z, context, method="log_prob") + log_det
 
     def _context(self, variables: Variables, x: Data) -> Array:
         x = standardize(variables["statistics"], x)
