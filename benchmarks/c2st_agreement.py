@@ -3,7 +3,7 @@
     python -m benchmarks.c2st_agreement --pairs 200 --out benchmarks/results/c2st_agreement.json
 
 Each pair is a reference posterior of a standard task and as many draws that approximate it: 10,000,
-or 2,500 as in the ten-minute run (where scikit-learn takes a quarter of the time). They come from a
+or with `--few` 2,500 as in the ten-minute run. They come from a
 Gaussian, a mixture or a kernel density fitted to half of it, or from a distorted copy; or, with
 `--draws DIR`, the draws of trained posteriors that a run of `python -m benchmarks` has kept. The
 twin and scikit-learn score each pair one after the other in one process. CPU seconds are the fair
@@ -34,7 +34,6 @@ from jaxsbi.diagnostics.c2st import c2st_folds, c2st_standard
 from jaxsbi.tasks.references import reference
 
 NUM_DRAWS, FEW_DRAWS = 10_000, 2_500
-WHOLE_EVERY = 8  # every such pair has all draws
 PLANE = ("two_moons", "gaussian_mixture", "sir")
 MIDDLE = ("lotka_volterra", "slcp")
 WIDE = ("gaussian_linear_uniform", "gaussian_linear", "bernoulli_glm")
@@ -60,14 +59,16 @@ def main() -> None:
     """Score pairs until there are as many as asked for; print the summary."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=200)
+    parser.add_argument("--few", action="store_true", help=f"{FEW_DRAWS:,} draws per set")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/c2st_agreement.json"))
     parser.add_argument("--draws", type=Path, help="a benchmark's output with kept draws (*.npz)")
     options = parser.parse_args()
+    size = FEW_DRAWS if options.few else NUM_DRAWS
     report = read(options.out)
     done = {Pair(*(record[name] for name in Pair._fields)) for record in report["pairs"]}
     kept = stored(options.draws) if options.draws else {}
-    for pair, scatter in schedule(tuple(kept)):
-        if len(report["pairs"]) >= options.pairs:
+    for pair, scatter in schedule(size, tuple(kept)):
+        if sum(record["size"] == size for record in report["pairs"]) >= options.pairs:
             break
         if pair in done:
             continue
@@ -79,14 +80,14 @@ def main() -> None:
     print(json.dumps(write(options.out, report)["summary"], indent=1))
 
 
-def schedule(kept: tuple[Pair, ...] = ()) -> Iterator[tuple[Pair, bool]]:
+def schedule(size: int, kept: tuple[Pair, ...] = ()) -> Iterator[tuple[Pair, bool]]:
     """Yield pairs and whether each is scored with two seeds: first given draws, then made ones.
 
     Cheap dimensions come often and dear ones seldom: ten pairs in the plane, then one of 4 or 5
     dimensions, and after every other ten one of 10.
     """
     yield from ((pair, False) for pair in kept)
-    streams = [made(tasks) for tasks in (PLANE, MIDDLE, WIDE)]
+    streams = [made(tasks, size) for tasks in (PLANE, MIDDLE, WIDE)]
     scattered = 0
     for turn in itertools.count():
         plane = list(itertools.islice(streams[0], 10))
@@ -101,14 +102,13 @@ def schedule(kept: tuple[Pair, ...] = ()) -> Iterator[tuple[Pair, bool]]:
             return
 
 
-def made(tasks: tuple[str, ...]) -> Iterator[Pair]:
+def made(tasks: tuple[str, ...], size: int) -> Iterator[Pair]:
     """Yield every pair of these tasks; neighbours differ in task, observation and kind."""
     for turn in range(10 * len(KINDS)):
         # Each task begins with another kind, so that a short run has met them all.
         for offset, task in enumerate(tasks):
             # 10 and 8 kinds are not coprime: shift by one after each full cycle of 40.
             kind = KINDS[(turn + turn // 40 + 3 * offset) % len(KINDS)]
-            size = FEW_DRAWS if (turn + offset) % WHOLE_EVERY else NUM_DRAWS
             yield Pair(task, turn % 10 + 1, kind, size)
 
 
@@ -212,7 +212,10 @@ def summarise(report: Report) -> Report:
             for dim in sorted({record["dim"] for record in pairs})
         },
         "standard_quantiles_0_25_50_75_100": np.quantile(values, [0, 0.25, 0.5, 0.75, 1]).tolist(),
-        "agreement": spread([r["difference"] for r in pairs]),
+        "agreement": {
+            str(size): spread([r["difference"] for r in pairs if r["size"] == size])
+            for size in sorted({record["size"] for record in pairs})
+        },
         "speed": speed(pairs, report["compile_seconds"]),
     }
     both = [record for record in pairs if "standard_seed2" in record]
