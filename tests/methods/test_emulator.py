@@ -42,7 +42,7 @@ def simulations():
 
 @pytest.fixture(scope="module")
 def known(simulations):
-    return train(jaxsbi.noise.gaussian(COVARIANCE), simulations)
+    return train(jaxsbi.noise.gaussian(COVARIANCE), simulations, max_epochs=100)
 
 
 @pytest.fixture(scope="module")
