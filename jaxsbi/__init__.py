@@ -4,6 +4,7 @@ from jaxsbi import (
     base,
     densities,
     diagnostics,
+    fields,
     methods,
     networks,
     noise,
@@ -14,7 +15,7 @@ from jaxsbi import (
 )
 from jaxsbi.base import Fitted, History, Method, Posterior, Simulations
 from jaxsbi.fit import fit
-from jaxsbi.methods import emulator, nle, npe, nre
+from jaxsbi.methods import emulator, fmpe, nle, npe, nre
 from jaxsbi.priors import Prior
 from jaxsbi.simulate import simulate
 
@@ -31,7 +32,9 @@ __all__ = [
     "densities",
     "diagnostics",
     "emulator",
+    "fields",
     "fit",
+    "fmpe",
     "methods",
     "networks",
     "nle",

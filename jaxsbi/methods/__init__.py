@@ -2,11 +2,13 @@
 
 from jaxsbi.methods.emulator import Emulator, emulator
 from jaxsbi.methods.ensemble import Ensemble
+from jaxsbi.methods.fmpe import FMPE, fmpe
 from jaxsbi.methods.nle import NLE, nle
 from jaxsbi.methods.npe import NPE, DirectInfo, npe
 from jaxsbi.methods.nre import NRE, nre
 
 __all__ = [
+    "FMPE",
     "NLE",
     "NPE",
     "NRE",
@@ -14,6 +16,7 @@ __all__ = [
     "Emulator",
     "Ensemble",
     "emulator",
+    "fmpe",
     "nle",
     "npe",
     "nre",

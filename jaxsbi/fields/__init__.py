@@ -1,0 +1,34 @@
+"""Vector fields: Flax modules that rotate noise into posterior draws, and their solvers."""
+
+from jaxsbi.fields.ode import ODE, FieldInfo, ode
+from jaxsbi.fields.paths import (
+    EDM,
+    FlowMatching,
+    Path,
+    VarianceExploding,
+    VariancePreserving,
+    denoised,
+    log_ratio,
+    score,
+    velocity,
+    widest_angle,
+)
+from jaxsbi.fields.residual import Field, ResidualField
+
+__all__ = [
+    "EDM",
+    "ODE",
+    "Field",
+    "FieldInfo",
+    "FlowMatching",
+    "Path",
+    "ResidualField",
+    "VarianceExploding",
+    "VariancePreserving",
+    "denoised",
+    "log_ratio",
+    "ode",
+    "score",
+    "velocity",
+    "widest_angle",
+]

@@ -1,0 +1,193 @@
+"""The probability-flow ODE of a field: draws, and their density.
+
+In the coordinates of `fields/paths.py` it is `du/dphi = -F`, whatever the path. The angle is
+traversed as `phi = widest * (1 - s)^power`, with equal steps in s: small ones close to the data,
+where a narrow posterior bends the flow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import diffrax
+import jax
+import jax.numpy as jnp
+
+from jaxsbi.base import Array, Key, configuration
+from jaxsbi.fields.paths import log_ratio
+
+Rotation = Callable[[Array, Array], Array]
+"""A field with its context: noise level (a scalar) and `u` `(d,)` → F `(d,)`."""
+
+SOLVERS: dict[str, Callable[[], Any]] = {
+    "euler": diffrax.Euler,
+    "heun": diffrax.Heun,
+    "midpoint": diffrax.Midpoint,
+    "ralston": diffrax.Ralston,
+    "bosh3": diffrax.Bosh3,
+    "tsit5": diffrax.Tsit5,
+    "dopri5": diffrax.Dopri5,
+    "dopri8": diffrax.Dopri8,
+}
+PROBE_SEED = 0
+"""Seed of the fixed random probes of the trace in many dimensions: a density is a function."""
+
+
+class FieldInfo(NamedTuple):
+    """What a solver reports.
+
+    Attributes:
+        num_steps: Steps taken.
+        failed: Whether the solver gave up (its draws are then NaN).
+    """
+
+    num_steps: Array
+    failed: Array
+
+
+@configuration
+class ODE:
+    """A solver of the probability-flow ODE (arXiv:2011.13456), by diffrax.
+
+    Attributes:
+        steps: Steps from noise to data.
+        solver: One of `SOLVERS`.
+        power: How much finer the steps are close to the data; 1 for equal angles.
+        tolerance: Adapt the steps to this relative and absolute error instead; `steps` then
+            sizes the first one. `None` for fixed steps.
+        density_steps: Steps for the density, whose error adds up along the path.
+        exact_dim: Up to so many dimensions the divergence is exact; above, Hutchinson's estimate.
+        probes: Random vectors of that estimate; they are the same for every point.
+    """
+
+    steps: int = 16
+    solver: str = "heun"
+    power: float = 3.0
+    tolerance: float | None = None
+    density_steps: int = 32
+    exact_dim: int = 16
+    probes: int = 8
+
+    def __post_init__(self) -> None:
+        """Check the configuration.
+
+        Raises:
+            ValueError: If the solver is not known, or a number is out of its range.
+        """
+        if self.solver not in SOLVERS:
+            raise ValueError(f"solver: expected one of {sorted(SOLVERS)}, got {self.solver!r}.")
+        if self.tolerance is not None and not 0.0 < self.tolerance < 1.0:
+            raise ValueError(f"tolerance: expected between 0 and 1, got {self.tolerance}.")
+        if self.tolerance is not None and self.solver == "euler":
+            raise ValueError("tolerance: euler has no error estimate; use 'tsit5'.")
+        if min(self.steps, self.density_steps, self.probes) < 1 or self.power < 1.0:
+            raise ValueError(
+                "ode: expected steps, density_steps, probes and power of at least 1, got "
+                f"{self.steps}, {self.density_steps}, {self.probes} and {self.power}."
+            )
+
+    def __call__(
+        self, key: Key, rotation: Rotation, dim: int, n: int, widest: Array
+    ) -> tuple[Array, FieldInfo]:
+        """Draw `n` points.
+
+        All draws are one system: they share steps, and what the noise level costs.
+
+        Args:
+            key: A typed key.
+            rotation: The field, for one point.
+            dim: The number of dimensions.
+            n: The number of draws.
+            widest: The angle to begin at.
+
+        Returns:
+            Draws, shape `(n, dim)`, and the solver's report.
+        """
+        start = jax.random.normal(key, (n, dim), widest.dtype)
+        many = jax.vmap(rotation, (None, 0))
+
+        def slope(s: Array, u: Array, _: Any) -> Array:
+            angle, rate = self._angle(s, widest)
+            return -rate * many(_noise(angle), u)
+
+        solution = self._solve(slope, 0.0, 1.0, self.steps, start)
+        failed = solution.result != diffrax.RESULTS.successful
+        info = FieldInfo(solution.stats["num_steps"], failed)
+        return jnp.where(failed, jnp.nan, solution.ys[0]), info
+
+    def log_prob(self, rotation: Rotation, z: Array, widest: Array) -> Array:
+        """Return the log-density (a scalar) of `z`, shape `(d,)`, under the flow."""
+        probes = self._probes(z)
+
+        def slope(s: Array, state: tuple[Array, Array], _: Any) -> tuple[Array, Array]:
+            angle, rate = self._angle(s, widest)
+            noise = _noise(angle)
+            F, push = jax.linearize(lambda u: rotation(noise, u), state[0])
+            trace = jnp.sum(jax.vmap(push)(probes) * probes) * (z.size / jnp.sum(probes**2))
+            return -rate * F, -rate * trace
+
+        state = (z, jnp.zeros((), z.dtype))
+        solution = self._solve(slope, 1.0, 0.0, self.density_steps, state)
+        u, change = jax.tree.map(lambda a: a[0], solution.ys)
+        value = jnp.sum(jax.scipy.stats.norm.logpdf(u)) + change
+        return jnp.where(solution.result == diffrax.RESULTS.successful, value, jnp.nan)
+
+    def _angle(self, s: Array, widest: Array) -> tuple[Array, Array]:
+        """Return the angle, and its derivative by s."""
+        left = jnp.maximum(1.0 - s, 0.0).astype(widest.dtype)
+        return widest * left**self.power, -widest * self.power * left ** (self.power - 1.0)
+
+    def _probes(self, z: Array) -> Array:
+        if z.size <= self.exact_dim:
+            return jnp.eye(z.size, dtype=z.dtype)
+        key = jax.random.key(PROBE_SEED)
+        return jax.random.rademacher(key, (self.probes, z.size), z.dtype)
+
+    def _solve(self, slope: Any, begin: float, end: float, steps: int, state: Any) -> Any:
+        controller: Any
+        if self.tolerance is None:
+            controller, dt0, most = diffrax.StepTo(jnp.linspace(begin, end, steps + 1)), None, steps
+        else:
+            controller = diffrax.PIDController(rtol=self.tolerance, atol=self.tolerance)
+            dt0, most = (end - begin) / steps, 4096
+        return diffrax.diffeqsolve(
+            diffrax.ODETerm(slope),
+            SOLVERS[self.solver](),
+            t0=begin,
+            t1=end,
+            dt0=dt0,
+            y0=state,
+            stepsize_controller=controller,
+            max_steps=most,
+            throw=False,
+        )
+
+
+def _noise(angle: Array) -> Array:
+    return log_ratio(jnp.cos(angle), jnp.sin(angle))
+
+
+def ode(
+    *,
+    steps: int = 16,
+    solver: str = "heun",
+    power: float = 3.0,
+    tolerance: float | None = None,
+    density_steps: int = 32,
+) -> ODE:
+    """Return the configuration of a probability-flow ODE solver.
+
+    Args:
+        steps: Steps from noise to data.
+        solver: A solver's name: "heun", "midpoint", "bosh3", "tsit5", "dopri8" …
+        power: How much finer the steps are close to the data; 1 for equal angles.
+        tolerance: Adapt the steps to this error instead of fixing their number.
+        density_steps: Steps for the density.
+
+    Raises:
+        ValueError: If the solver is not known, or a number is out of its range.
+    """
+    return ODE(
+        steps=steps, solver=solver, power=power, tolerance=tolerance, density_steps=density_steps
+    )

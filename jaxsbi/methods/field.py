@@ -1,0 +1,116 @@
+"""What the roads that learn a vector field share: loss, draws and density.
+
+A method needs `field`, `path`, `sampler`, `summary` and `noises`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxsbi.base import Array, Data, Key, Simulations, Theta, Variables
+from jaxsbi.fields import FieldInfo, log_ratio, widest_angle
+from jaxsbi.methods.features import first, init_summary, standardize, statistics, summarize
+from jaxsbi.priors import Prior
+
+
+def check(method: Any) -> None:
+    """Check the options that all such methods have.
+
+    Raises:
+        TypeError: If the sampler or the path is none.
+        ValueError: If there is no noise to train with.
+    """
+    if method.noises < 1:
+        raise ValueError(f"noises: expected at least 1 per example, got {method.noises}.")
+    if not callable(method.sampler) or not hasattr(method.sampler, "log_prob"):
+        raise TypeError(
+            "sampler: expected a solver such as jaxsbi.fields.ode(), got "
+            f"{getattr(method.sampler, '__name__', None) or repr(method.sampler)}."
+        )
+    if isinstance(method.path, type) or not hasattr(method.path, "training_time"):
+        raise TypeError(
+            "path: expected a path such as jaxsbi.fields.EDM(), got "
+            f"{getattr(method.path, '__name__', None) or repr(method.path)}."
+        )
+
+
+def init(method: Any, key: Key, prior: Prior, simulations: Simulations) -> Variables:
+    """Return initial parameters, and the data's mean and scale."""
+    key_summary, key_field = jax.random.split(key)
+    stats = statistics(simulations.x, pooled=method.summary is not None)
+    x = standardize(stats, first(simulations.x))
+    summary, context = init_summary(key_summary, method.summary, x)
+    zero = jnp.zeros(prior.dim, context.dtype)
+    params = method.field.init(key_field, jnp.zeros((), context.dtype), zero, context)
+    return {
+        "params": {"summary": summary, "field": params.get("params", {})},
+        "statistics": stats,
+    }
+
+
+def loss(
+    method: Any, variables: Variables, prior: Prior, key: Key, batch: Simulations
+) -> Array:
+    """Return the weighted squared error of the field per row, shape `(n,)`.
+
+    Each row is seen with several noises. Their times are stratified over the row and over the
+    batch: each row has one in each of `noises` equal parts, and the rows share each part evenly.
+    """
+    key_time, key_noise = jax.random.split(key)
+    n, m = batch.weight.shape[0], method.noises
+    jitter = jax.random.uniform(key_time, (n, m))
+    quantile = (jnp.arange(m) + (jnp.arange(n)[:, None] + jitter) / n) / m
+
+    def one(theta: Theta, x: Data, quantile: Array, noise: Array) -> Array:
+        z, context = prior.to_latent(theta), _context(method, variables, x)
+
+        def error(quantile: Array, noise: Array) -> Array:
+            t = method.path.training_time(quantile)
+            alpha, sigma = method.path.scales(t)
+            rho = jnp.sqrt(alpha**2 + sigma**2)
+            u, target = (alpha * z + sigma * noise) / rho, (sigma * z - alpha * noise) / rho
+            F = _apply(method, variables, log_ratio(alpha, sigma), u, context)
+            return method.path.weight(t) * jnp.sum((F - target) ** 2)
+
+        return jnp.mean(jax.vmap(error)(quantile, noise))
+
+    noise = jax.random.normal(key_noise, (n, m, prior.dim))
+    # Quantiles of 0 and 1 would be times at infinity, or none.
+    quantile = jnp.clip(quantile, 1e-6, 1.0 - 1e-6)
+    return jax.vmap(one)(batch.theta, batch.x, quantile, noise)
+
+
+def sample(
+    method: Any, variables: Variables, prior: Prior, key: Key, x: Data, n: int
+) -> tuple[Theta, FieldInfo]:
+    """Return `n` named draws; none is ever rejected."""
+    rotation = _rotation(method, variables, x)
+    z, info = method.sampler(key, rotation, prior.dim, n, widest_angle(method.path))
+    return jax.vmap(prior.from_latent)(z), info
+
+
+def log_prob(method: Any, variables: Variables, prior: Prior, theta: Theta, x: Data) -> Array:
+    """Return log q(theta | x), normalised; -inf outside the prior's support."""
+    inside = jnp.isfinite(prior.log_prob(theta))
+    z = prior.to_latent(theta)
+    z = jnp.where(inside & jnp.all(jnp.isfinite(z)), z, 0.0)
+    rotation = _rotation(method, variables, x)
+    value = method.sampler.log_prob(rotation, z, widest_angle(method.path))
+    return jnp.where(inside, value - prior.log_abs_det_jacobian(z), -jnp.inf)
+
+
+def _rotation(method: Any, variables: Variables, x: Data) -> Any:
+    context = _context(method, variables, x)
+    return lambda noise, u: _apply(method, variables, noise, u, context)
+
+
+def _apply(method: Any, variables: Variables, noise: Array, u: Array, context: Array) -> Array:
+    return method.field.apply({"params": variables["params"]["field"]}, noise, u, context)
+
+
+def _context(method: Any, variables: Variables, x: Data) -> Array:
+    x = standardize(variables["statistics"], x)
+    return summarize(method.summary, variables["params"]["summary"], x)
