@@ -14,10 +14,12 @@ from jaxsbi.fields.paths import (
     widest_angle,
 )
 from jaxsbi.fields.residual import Field, ResidualField
+from jaxsbi.fields.sde import SDE, sde
 
 __all__ = [
     "EDM",
     "ODE",
+    "SDE",
     "Field",
     "FieldInfo",
     "FlowMatching",
@@ -29,6 +31,7 @@ __all__ = [
     "log_ratio",
     "ode",
     "score",
+    "sde",
     "velocity",
     "widest_angle",
 ]

@@ -108,8 +108,8 @@ class ODE:
         many = jax.vmap(rotation, (None, 0))
 
         def slope(s: Array, u: Array, _: Any) -> Array:
-            angle, rate = self._angle(s, widest)
-            return -rate * many(_noise(angle), u)
+            angle, rate = angle_at(s, widest, self.power)
+            return -rate * many(noise_at(angle), u)
 
         solution = self._solve(slope, 0.0, 1.0, self.steps, start)
         failed = solution.result != diffrax.RESULTS.successful
@@ -121,8 +121,8 @@ class ODE:
         probes = self._probes(z)
 
         def slope(s: Array, state: tuple[Array, Array], _: Any) -> tuple[Array, Array]:
-            angle, rate = self._angle(s, widest)
-            noise = _noise(angle)
+            angle, rate = angle_at(s, widest, self.power)
+            noise = noise_at(angle)
             F, push = jax.linearize(lambda u: rotation(noise, u), state[0])
             trace = jnp.sum(jax.vmap(push)(probes) * probes) * (z.size / jnp.sum(probes**2))
             return -rate * F, -rate * trace
@@ -132,11 +132,6 @@ class ODE:
         u, change = jax.tree.map(lambda a: a[0], solution.ys)
         value = jnp.sum(jax.scipy.stats.norm.logpdf(u)) + change
         return jnp.where(solution.result == diffrax.RESULTS.successful, value, jnp.nan)
-
-    def _angle(self, s: Array, widest: Array) -> tuple[Array, Array]:
-        """Return the angle, and its derivative by s."""
-        left = jnp.maximum(1.0 - s, 0.0).astype(widest.dtype)
-        return widest * left**self.power, -widest * self.power * left ** (self.power - 1.0)
 
     def _probes(self, z: Array) -> Array:
         if z.size <= self.exact_dim:
@@ -164,7 +159,14 @@ class ODE:
         )
 
 
-def _noise(angle: Array) -> Array:
+def angle_at(s: Array, widest: Array, power: float) -> tuple[Array, Array]:
+    """Return `widest * (1 - s)^power`, and its derivative by s."""
+    left = jnp.maximum(1.0 - s, 0.0).astype(widest.dtype)
+    return widest * left**power, -widest * power * left ** (power - 1.0)
+
+
+def noise_at(angle: Array) -> Array:
+    """Return the noise level of an angle, log tan(phi), finite at both ends."""
     return log_ratio(jnp.cos(angle), jnp.sin(angle))
 
 

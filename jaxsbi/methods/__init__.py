@@ -5,12 +5,14 @@ from jaxsbi.methods.ensemble import Ensemble
 from jaxsbi.methods.fmpe import FMPE, fmpe
 from jaxsbi.methods.nle import NLE, nle
 from jaxsbi.methods.npe import NPE, DirectInfo, npe
+from jaxsbi.methods.npse import NPSE, npse
 from jaxsbi.methods.nre import NRE, nre
 
 __all__ = [
     "FMPE",
     "NLE",
     "NPE",
+    "NPSE",
     "NRE",
     "DirectInfo",
     "Emulator",
@@ -19,5 +21,6 @@ __all__ = [
     "fmpe",
     "nle",
     "npe",
+    "npse",
     "nre",
 ]

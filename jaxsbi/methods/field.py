@@ -51,9 +51,7 @@ def init(method: Any, key: Key, prior: Prior, simulations: Simulations) -> Varia
     }
 
 
-def loss(
-    method: Any, variables: Variables, prior: Prior, key: Key, batch: Simulations
-) -> Array:
+def loss(method: Any, variables: Variables, prior: Prior, key: Key, batch: Simulations) -> Array:
     """Return the weighted squared error of the field per row, shape `(n,)`.
 
     Each row is seen with several noises. Their times are stratified over the row and over the

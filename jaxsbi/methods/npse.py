@@ -1,0 +1,93 @@
+"""Neural posterior score estimation: a diffusion from the prior to the posterior."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+
+from jaxsbi.base import Array, Data, Key, Simulations, Theta, Variables, configuration
+from jaxsbi.fields import EDM, FieldInfo, Path, ResidualField, ode
+from jaxsbi.methods import field as shared
+from jaxsbi.priors import Prior
+
+
+@configuration
+class NPSE:
+    """Neural posterior score estimation by denoising diffusion.
+
+    Sources: Sharrock et al. 2022, arXiv:2210.04872; Geffner et al. 2022, arXiv:2209.14249. By
+    default with the preconditioning and noise of Karras et al. 2022, arXiv:2206.00364.
+
+    Attributes:
+        field: A vector field (`jaxsbi.fields`).
+        path: The path from noise to data.
+        sampler: The solver that draws.
+        summary: A Flax module from one data set to a vector, trained jointly; `None` flattens.
+        noises: Times and noises that each example is seen with per step.
+    """
+
+    field: nn.Module = ResidualField()
+    path: Any = EDM()
+    sampler: Any = ode()
+    summary: nn.Module | None = None
+    noises: int = 4
+
+    def __post_init__(self) -> None:
+        """Check the configuration.
+
+        Raises:
+            TypeError: If the sampler or the path is none.
+            ValueError: If `noises` is not positive.
+        """
+        shared.check(self)
+
+    def init(self, key: Key, prior: Prior, simulations: Simulations) -> Variables:
+        """Return initial parameters, and the data's mean and scale."""
+        return shared.init(self, key, prior, simulations)
+
+    def loss(self, variables: Variables, prior: Prior, key: Key, batch: Simulations) -> Array:
+        """Return the weighted squared error of the denoiser per row, shape `(n,)`."""
+        return shared.loss(self, variables, prior, key, batch)
+
+    def sample(
+        self, variables: Variables, prior: Prior, key: Key, x: Data, n: int
+    ) -> tuple[Theta, FieldInfo]:
+        """Return `n` draws; none is ever rejected, for every latent point is in the support."""
+        return shared.sample(self, variables, prior, key, x, n)
+
+    def log_prob(self, variables: Variables, prior: Prior, theta: Theta, x: Data) -> Array:
+        """Return log q(theta | x), normalised; -inf outside the prior's support."""
+        return shared.log_prob(self, variables, prior, theta, x)
+
+
+def npse(
+    *,
+    field: nn.Module | None = None,
+    path: Path | None = None,
+    sampler: Any = None,
+    summary: nn.Module | None = None,
+    noises: int = 4,
+) -> NPSE:
+    """Return the configuration of neural posterior score estimation.
+
+    Args:
+        field: A vector field (`jaxsbi.fields`); a residual network by default.
+        path: The noise to train with: `jaxsbi.fields.EDM(...)`, `VariancePreserving(...)` or
+            `VarianceExploding(...)`.
+        sampler: The solver that draws, `jaxsbi.fields.ode(...)` or `jaxsbi.fields.sde(...)`.
+        summary: A Flax module called as `summary(x)` on one data set that returns a vector; it is
+            trained jointly with the field. By default the data are flattened.
+        noises: Times and noises that each example is seen with per step.
+
+    Raises:
+        TypeError: If the sampler or the path is none.
+        ValueError: If `noises` is not positive.
+    """
+    return NPSE(
+        field=field if field is not None else ResidualField(),
+        path=path if path is not None else EDM(),
+        sampler=sampler if sampler is not None else ode(),
+        summary=summary,
+        noises=noises,
+    )
