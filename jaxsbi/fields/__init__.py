@@ -1,5 +1,6 @@
 """Vector fields: Flax modules that rotate noise into posterior draws, and their solvers."""
 
+from jaxsbi.fields.compose import compose, precision_of
 from jaxsbi.fields.ode import ODE, FieldInfo, ode
 from jaxsbi.fields.paths import (
     EDM,
@@ -27,9 +28,11 @@ __all__ = [
     "ResidualField",
     "VarianceExploding",
     "VariancePreserving",
+    "compose",
     "denoised",
     "log_ratio",
     "ode",
+    "precision_of",
     "score",
     "sde",
     "velocity",

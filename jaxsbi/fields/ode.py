@@ -61,8 +61,8 @@ class ODE:
         probes: Random vectors of that estimate; they are the same for every point.
     """
 
-    steps: int = 16
-    solver: str = "heun"
+    steps: int = 10
+    solver: str = "bosh3"
     power: float = 3.0
     tolerance: float | None = None
     density_steps: int = 32
@@ -172,8 +172,8 @@ def noise_at(angle: Array) -> Array:
 
 def ode(
     *,
-    steps: int = 16,
-    solver: str = "heun",
+    steps: int = 10,
+    solver: str = "bosh3",
     power: float = 3.0,
     tolerance: float | None = None,
     density_steps: int = 32,

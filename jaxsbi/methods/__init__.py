@@ -2,6 +2,7 @@
 
 from jaxsbi.methods.emulator import Emulator, emulator
 from jaxsbi.methods.ensemble import Ensemble
+from jaxsbi.methods.field import sample_iid
 from jaxsbi.methods.fmpe import FMPE, fmpe
 from jaxsbi.methods.nle import NLE, nle
 from jaxsbi.methods.npe import NPE, DirectInfo, npe
@@ -23,4 +24,5 @@ __all__ = [
     "npe",
     "npse",
     "nre",
+    "sample_iid",
 ]

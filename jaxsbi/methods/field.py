@@ -5,13 +5,14 @@ A method needs `field`, `path`, `sampler`, `summary` and `noises`.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jaxsbi.base import Array, Data, Key, Simulations, Theta, Variables
-from jaxsbi.fields import FieldInfo, log_ratio, widest_angle
+from jaxsbi.base import Array, Data, Key, Posterior, Simulations, Theta, Variables, check_key
+from jaxsbi.fields import FieldInfo, compose, log_ratio, precision_of, widest_angle
 from jaxsbi.methods.features import first, init_summary, standardize, statistics, summarize
 from jaxsbi.priors import Prior
 
@@ -60,7 +61,7 @@ def loss(method: Any, variables: Variables, prior: Prior, key: Key, batch: Simul
     key_time, key_noise = jax.random.split(key)
     n, m = batch.weight.shape[0], method.noises
     jitter = jax.random.uniform(key_time, (n, m))
-    quantile = (jnp.arange(m) + (jnp.arange(n)[:, None] + jitter) / n) / m
+    quantile = (jnp.arange(m)[None] + (jnp.arange(n)[:, None] + jitter) / n) / m
 
     def one(theta: Theta, x: Data, quantile: Array, noise: Array) -> Array:
         z, context = prior.to_latent(theta), _context(method, variables, x)
@@ -98,6 +99,66 @@ def log_prob(method: Any, variables: Variables, prior: Prior, theta: Theta, x: D
     rotation = _rotation(method, variables, x)
     value = method.sampler.log_prob(rotation, z, widest_angle(method.path))
     return jnp.where(inside, value - prior.log_abs_det_jacobian(z), -jnp.inf)
+
+
+PILOT = 1_000
+"""Draws of each single posterior, from which its covariance is estimated."""
+
+
+def sample_iid(key: Key, posterior: Posterior, xs: Data, n: int) -> Theta:
+    """Draw from the posterior given several independent observations of one parameter set.
+
+    The fields of single observations are composed (`jaxsbi.fields.compose`): trained on single
+    data sets, FMPE and NPSE then take any number of them. Exact for normal posteriors.
+
+    Args:
+        key: A typed key.
+        posterior: A posterior of `fmpe` or `npse`.
+        xs: Observations, every leaf with a leading axis of them.
+        n: The number of draws (static).
+
+    Returns:
+        Named draws, each of shape `(n, *shape)`.
+
+    Raises:
+        TypeError: If the key is not typed, or the posterior learned no field.
+        ValueError: If the prior is not standard normal in the latent space.
+    """
+    check_key(key)
+    if not hasattr(posterior.method, "field"):
+        raise TypeError(
+            "sample_iid: expected a posterior of fmpe or npse (no ensemble), got "
+            f"{type(posterior.method).__name__}."
+        )
+    if not all(posterior.prior.exact.values()):
+        names = [name for name, exact in posterior.prior.exact.items() if not exact]
+        raise ValueError(
+            "sample_iid: expected a prior that is standard normal in the latent space, got "
+            f"{names} without a usable quantile function."
+        )
+    return _sample_iid(key, posterior, jax.vmap(posterior.data.conform)(xs), n)
+
+
+@functools.partial(jax.jit, static_argnames="n")
+def _sample_iid(key: Key, posterior: Posterior, xs: Data, n: int) -> Theta:
+    method, variables, dim = posterior.method, posterior.variables, posterior.prior.dim
+    widest = widest_angle(method.path)  # type: ignore[attr-defined]
+    sampler = method.sampler  # type: ignore[attr-defined]
+    key_pilot, key_draws = jax.random.split(key)
+    contexts = jax.vmap(lambda x: _context(method, variables, x))(xs)
+
+    def pilot(key: Key, context: Array) -> Array:
+        def rotation(noise: Array, u: Array) -> Array:
+            return _apply(method, variables, noise, u, context)
+
+        return precision_of(sampler(key, rotation, dim, PILOT, widest)[0])
+
+    def rotations(noise: Array, u: Array) -> Array:
+        return jax.vmap(lambda c: _apply(method, variables, noise, u, c))(contexts)
+
+    precision = jax.vmap(pilot)(jax.random.split(key_pilot, contexts.shape[0]), contexts)
+    z, _ = sampler(key_draws, compose(rotations, precision), dim, n, widest)
+    return jax.vmap(posterior.prior.from_latent)(z)
 
 
 def _rotation(method: Any, variables: Variables, x: Data) -> Any:

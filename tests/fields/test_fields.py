@@ -19,12 +19,20 @@ PATHS = {
     "EDM": fields.EDM(),
 }
 SOLVERS = {
-    "heun": fields.ode(steps=64),
+    "fixed": fields.ode(steps=40),
     "adaptive": fields.ode(solver="tsit5", tolerance=1e-5),
     "sde": fields.sde(steps=400),
 }
 NO_FIELDS = {"Field", "FieldInfo", "ODE", "Path", "SDE", "ode", "sde"}
-FUNCTIONS = {"denoised", "log_ratio", "score", "velocity", "widest_angle"}
+FUNCTIONS = {
+    "compose",
+    "denoised",
+    "log_ratio",
+    "precision_of",
+    "score",
+    "velocity",
+    "widest_angle",
+}
 HALF_TURN = np.pi / 2
 
 registry = pytest.mark.parametrize("name", REGISTRY)
@@ -246,6 +254,35 @@ def test_the_estimated_trace_is_exact_for_a_multiple_of_the_identity(x64):
     z = jnp.linspace(-1.0, 1.0, 20)
     density = jax.jit(lambda z: ode.log_prob(target.rotation, z, jnp.asarray(HALF_TURN)))
     np.testing.assert_allclose(density(z), target.log_prob(z), atol=1e-4)
+
+
+def test_independent_observations_compose_exactly_for_normals(x64):
+    """Three normal posteriors under the prior N(0, I): the field of their product."""
+    generator = np.random.default_rng(8)
+    roots = 0.5 * generator.normal(size=(3, 2, 2))
+    covariances = np.linalg.inv(np.eye(2) + np.linalg.inv(roots @ roots.swapaxes(1, 2)))
+    means = generator.normal(size=(3, 2))
+    singles = [Mixture([1.0], [m], [c]) for m, c in zip(means, covariances, strict=True)]
+    precisions = np.linalg.inv(covariances)
+    covariance = np.linalg.inv(precisions.sum(0) - 2 * np.eye(2))
+    mean = covariance @ np.einsum("jab,jb->a", precisions, means)
+    product = Mixture([1.0], [mean], [covariance])
+
+    def rotations(noise, u):
+        return jnp.stack([single.rotation(noise, u) for single in singles])
+
+    composed = fields.compose(rotations, jnp.asarray(precisions))
+    u = jnp.asarray([0.4, -0.9])
+    for noise in (-4.0, -1.0, 0.0, 2.0):
+        expected = product.rotation(jnp.asarray(noise), u)
+        np.testing.assert_allclose(composed(jnp.asarray(noise), u), expected, rtol=1e-8)
+
+
+def test_a_precision_is_never_below_the_priors(key):
+    z = jax.random.normal(key, (4_000, 2)) * jnp.asarray([[0.5, 3.0]])
+    found = fields.precision_of(z)
+    # The inverse variance of 4,000 draws is known to sqrt(2 / 4000).
+    np.testing.assert_allclose(found, np.diag([4.0, 1.0]), atol=4 * 4.0 * (2 / 4_000) ** 0.5)
 
 
 def test_less_noise_keeps_the_marginals():

@@ -62,6 +62,31 @@ def test_the_conjugate_posterior_is_recovered(name):
     assert 0.5 * np.abs(density - truth).sum() * 0.02 < 0.08  # total variation
 
 
+@pytest.mark.slow
+def test_independent_observations_compose():
+    fitted = jaxsbi.fit(
+        jax.random.key(2), METHODS["npse"], PRIOR, some(4_000), max_epochs=40, progress=False
+    )
+    xs = jnp.asarray([[0.1], [0.9], [0.4], [-0.2], [0.6]])
+    draws = jaxsbi.methods.sample_iid(jax.random.key(7), fitted.posterior, xs, 4_000)["theta"]
+    precision = 1 + 5 / SIGMA**2
+    mean, sd = float(xs.sum()) / SIGMA**2 / precision, precision**-0.5
+    # Errors of training add up over five fields: twice the allowance of one observation.
+    assert abs(float(draws.mean()) - mean) < 0.3 * sd
+    assert abs(float(draws.std()) / sd - 1) < 0.15
+
+
+def test_independent_observations_of_an_untrained_field_are_the_prior():
+    posterior, xs = untrained(METHODS["fmpe"]), jnp.zeros((3, 1))
+    draws = jaxsbi.methods.sample_iid(jax.random.key(7), posterior, xs, 4_000)["theta"]
+    assert abs(float(draws.std()) - 1) < 4 * (0.5 / 4_000) ** 0.5
+
+
+def test_independent_observations_need_a_field():
+    with pytest.raises(TypeError, match="expected a posterior of fmpe or npse"):
+        jaxsbi.methods.sample_iid(jax.random.key(7), untrained(jaxsbi.npe()), jnp.zeros((3, 1)), 10)
+
+
 @roads
 def test_an_untrained_posterior_is_the_prior(name):
     posterior, x = untrained(METHODS[name]), jnp.array([0.3])
