@@ -58,7 +58,7 @@ def fit(
 
     Args:
         key: A typed key: the same key gives the same posterior on the same machine.
-        method: `jaxsbi.npe()`, `nle()`, `nre()`, `emulator(...)`.
+        method: `jaxsbi.npe()`, `fmpe()`, `npse()`, `nle()`, `nre()`, `emulator(...)`.
         prior: The prior that the simulations were drawn from.
         simulations: What `simulate` returned; rows of weight 0 are left out.
         optimizer: Any Optax transformation; by default Adam with gradient clipping and a

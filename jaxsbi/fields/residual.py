@@ -14,6 +14,9 @@ from jaxsbi.networks import activations
 FREQUENCIES = 16
 """Cosines of the noise level that a field is told."""
 
+SKIP_GAIN = 10.0
+"""How much faster than the network the linear part of a field learns (`densities/coupling.py`)."""
+
 
 class Field(Protocol):
     """What `fmpe` and `npse` ask of a field: a Flax module that learns F (`fields/paths.py`)."""
@@ -61,7 +64,23 @@ class ResidualField(nn.Module):
             r = activation(h * (1.0 + scales[i]) + shifts[i])
             r = activation(nn.Dense(self.hidden, name=f"in_{i}")(r))
             h = h + nn.Dense(self.hidden, name=f"out_{i}", kernel_init=zeros)(r)
-        return nn.Dense(u.shape[0], name="last", kernel_init=zeros)(activation(h))
+        F = nn.Dense(u.shape[0], name="last", kernel_init=zeros)(activation(h))
+        return F + SKIP_GAIN * self._linear(noise, u, context)
+
+    def _linear(self, noise: Array, u: Array, context: Array) -> Array:
+        """Return the field of a normal posterior whose mean is linear in the context, nearly.
+
+        That is sin m + sin cos (S - I) (cos² S + sin² I)⁻¹ (u - cos m), with the matrix in the
+        middle interpolated between its values at the data and at pure noise.
+        """
+        dim = u.shape[0]
+        zeros = nn.initializers.zeros
+        mean = nn.Dense(dim, name="linear_mean", kernel_init=zeros)(context)
+        sin, cos = nn.sigmoid(2.0 * noise) ** 0.5, nn.sigmoid(-2.0 * noise) ** 0.5
+        inputs = jnp.concatenate([u, cos * context])
+        slopes = nn.Dense(2 * dim, name="linear_slope", kernel_init=zeros)(inputs)
+        slope = cos**2 * slopes[:dim] + sin**2 * slopes[dim:]
+        return sin * mean + sin * cos * slope
 
 
 def cosines(noise: Array) -> Array:
