@@ -25,8 +25,9 @@ import jax.numpy as jnp
 
 from jaxsbi.base import Array, configuration
 
-FLOOR = 1e-4
-"""The smallest alpha or sigma a field is told of; below it, it sees the same noise level."""
+FLOOR = 1e-7
+"""The smallest alpha or sigma in a noise level. Solvers evaluate fields at pure noise and at pure
+data: a floor of 1e-4 is seen as an error of first order in their steps."""
 
 
 class Path(Protocol):

@@ -8,13 +8,14 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from jaxsbi.base import Array
-from jaxsbi.fields.paths import FLOOR
 from jaxsbi.networks import activations
 
 FREQUENCIES = 16
 """Cosines of the noise level that a field is told."""
+EXTENT = 9.0
+"""Range of the noise levels, log(sigma / alpha), that a network tells from one another."""
 
-SKIP_GAIN = 10.0
+SKIP_GAIN = 3.0
 """How much faster than the network the linear part of a field learns (`densities/coupling.py`)."""
 
 
@@ -85,6 +86,5 @@ class ResidualField(nn.Module):
 
 def cosines(noise: Array) -> Array:
     """Return smooth features of a noise level, shape `(FREQUENCIES,)`, even beyond its range."""
-    extent = -jnp.log(jnp.asarray(FLOOR, noise.dtype))
-    position = (noise + extent) / (2.0 * extent)
+    position = (jnp.clip(noise, -EXTENT, EXTENT) + EXTENT) / (2.0 * EXTENT)
     return jnp.cos(jnp.pi * jnp.arange(1.0, FREQUENCIES + 1.0, dtype=noise.dtype) * position)
