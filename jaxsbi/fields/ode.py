@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import diffrax
 import jax
 import jax.numpy as jnp
 
@@ -20,16 +19,17 @@ from jaxsbi.fields.paths import log_ratio
 Rotation = Callable[[Array, Array], Array]
 """A field with its context: noise level (a scalar) and `u` `(d,)` → F `(d,)`."""
 
-SOLVERS: dict[str, Callable[[], Any]] = {
-    "euler": diffrax.Euler,
-    "heun": diffrax.Heun,
-    "midpoint": diffrax.Midpoint,
-    "ralston": diffrax.Ralston,
-    "bosh3": diffrax.Bosh3,
-    "tsit5": diffrax.Tsit5,
-    "dopri5": diffrax.Dopri5,
-    "dopri8": diffrax.Dopri8,
+SOLVERS = {
+    "euler": "Euler",
+    "heun": "Heun",
+    "midpoint": "Midpoint",
+    "ralston": "Ralston",
+    "bosh3": "Bosh3",
+    "tsit5": "Tsit5",
+    "dopri5": "Dopri5",
+    "dopri8": "Dopri8",
 }
+"""Names of diffrax's solvers."""
 PROBE_SEED = 0
 """Seed of the fixed random probes of the trace in many dimensions: a density is a function."""
 
@@ -111,10 +111,8 @@ class ODE:
             angle, rate = angle_at(s, widest, self.power)
             return -rate * many(noise_at(angle), u)
 
-        solution = self._solve(slope, 0.0, 1.0, self.steps, start)
-        failed = solution.result != diffrax.RESULTS.successful
-        info = FieldInfo(solution.stats["num_steps"], failed)
-        return jnp.where(failed, jnp.nan, solution.ys[0]), info
+        z, info = self._solve(slope, 0.0, 1.0, self.steps, start)
+        return jnp.where(info.failed, jnp.nan, z), info
 
     def log_prob(self, rotation: Rotation, z: Array, widest: Array) -> Array:
         """Return the log-density (a scalar) of `z`, shape `(d,)`, under the flow."""
@@ -128,10 +126,9 @@ class ODE:
             return -rate * F, -rate * trace
 
         state = (z, jnp.zeros((), z.dtype))
-        solution = self._solve(slope, 1.0, 0.0, self.density_steps, state)
-        u, change = jax.tree.map(lambda a: a[0], solution.ys)
+        (u, change), info = self._solve(slope, 1.0, 0.0, self.density_steps, state)
         value = jnp.sum(jax.scipy.stats.norm.logpdf(u)) + change
-        return jnp.where(solution.result == diffrax.RESULTS.successful, value, jnp.nan)
+        return jnp.where(info.failed, jnp.nan, value)
 
     def _probes(self, z: Array) -> Array:
         if z.size <= self.exact_dim:
@@ -139,16 +136,20 @@ class ODE:
         key = jax.random.key(PROBE_SEED)
         return jax.random.rademacher(key, (self.probes, z.size), z.dtype)
 
-    def _solve(self, slope: Any, begin: float, end: float, steps: int, state: Any) -> Any:
+    def _solve(
+        self, slope: Any, begin: float, end: float, steps: int, state: Any
+    ) -> tuple[Any, FieldInfo]:
+        import diffrax  # slow to import
+
         controller: Any
         if self.tolerance is None:
             controller, dt0, most = diffrax.StepTo(jnp.linspace(begin, end, steps + 1)), None, steps
         else:
             controller = diffrax.PIDController(rtol=self.tolerance, atol=self.tolerance)
             dt0, most = (end - begin) / steps, 4096
-        return diffrax.diffeqsolve(
+        solution = diffrax.diffeqsolve(
             diffrax.ODETerm(slope),
-            SOLVERS[self.solver](),
+            getattr(diffrax, SOLVERS[self.solver])(),
             t0=begin,
             t1=end,
             dt0=dt0,
@@ -157,6 +158,9 @@ class ODE:
             max_steps=most,
             throw=False,
         )
+        failed = solution.result != diffrax.RESULTS.successful
+        final = jax.tree.map(lambda a: a[0], solution.ys)
+        return final, FieldInfo(solution.stats["num_steps"], failed)
 
 
 def angle_at(s: Array, widest: Array, power: float) -> tuple[Array, Array]:

@@ -21,6 +21,9 @@ METHODS = {
         field=FIELD, path=jaxsbi.fields.VariancePreserving(), sampler=jaxsbi.fields.sde()
     ),
 }
+# Untrained fields flow along straight lines: one stage per step is exact, and compiles fast.
+EULER = jaxsbi.fields.ode(solver="euler", steps=4, density_steps=4)
+QUICK = {n: dataclasses.replace(METHODS[n], sampler=EULER) for n in ("fmpe", "npse")}
 SAMPLE = _sample_cpu if jax.default_backend() == "cpu" else _sample
 roads = pytest.mark.parametrize("name", ["fmpe", "npse"])
 
@@ -89,7 +92,7 @@ def test_independent_observations_compose(posteriors):
 
 
 def test_independent_observations_of_an_untrained_field_are_the_prior():
-    posterior, xs = untrained(METHODS["fmpe"]), jnp.zeros((3, 1))
+    posterior, xs = untrained(QUICK["fmpe"]), jnp.zeros((3, 1))
     draws = jaxsbi.methods.sample_iid(jax.random.key(7), posterior, xs, 4_000)["theta"]
     assert abs(float(draws.std()) - 1) < 4 * (0.5 / 4_000) ** 0.5
 
@@ -101,7 +104,7 @@ def test_independent_observations_need_a_field():
 
 @roads
 def test_an_untrained_posterior_is_the_prior(name):
-    posterior, x = untrained(METHODS[name]), jnp.array([0.3])
+    posterior, x = untrained(QUICK[name]), jnp.array([0.3])
     theta = {"theta": jnp.array(0.7)}
     expected = float(PRIOR.log_prob(theta))
     assert float(posterior.log_prob(theta, x)) == pytest.approx(expected, abs=1e-4)
@@ -114,7 +117,7 @@ def test_an_untrained_posterior_is_the_prior(name):
 def test_a_new_observation_and_new_variables_trace_nothing(name):
     before = SAMPLE._cache_size(), _log_prob._cache_size()
     for key in range(2):
-        posterior = untrained(METHODS[name], key)
+        posterior = untrained(QUICK[name], key)
         for value in (0.0, 1.0):
             x = jnp.array([value])
             posterior.sample(jax.random.key(key), x, 30)
@@ -125,7 +128,7 @@ def test_a_new_observation_and_new_variables_trace_nothing(name):
 
 @roads
 def test_many_observations_are_one_program(name):
-    posterior = untrained(METHODS[name])
+    posterior = untrained(QUICK[name])
     keys, xs = jax.random.split(jax.random.key(4), 3), jnp.linspace(-1.0, 1.0, 3)[:, None]
     many = jax.vmap(lambda k, x: posterior.sample(k, x, 20))(keys, xs)["theta"]
     one = posterior.sample(jax.random.clone(keys)[1], xs[1], 20)["theta"]
@@ -135,7 +138,7 @@ def test_many_observations_are_one_program(name):
 @roads
 def test_the_loss_is_the_square_of_the_velocity_or_the_noise(name):
     """An untrained field's error is known: |F|² = |sin z - cos e|², weighted."""
-    method, rows = METHODS[name], some(256)
+    method, rows = QUICK[name], some(256)
     variables = untrained(method).variables
     losses = loss(method, variables, 5, rows)
     assert losses.shape == (256,)
@@ -148,7 +151,7 @@ def test_the_loss_is_the_square_of_the_velocity_or_the_noise(name):
 
 @roads
 def test_a_padded_row_affects_no_other(name):
-    method, rows = METHODS[name], some(8)
+    method, rows = QUICK[name], some(8)
     variables = untrained(method).variables
     weight = rows.weight.at[3].set(0.0)
     losses = []
@@ -162,7 +165,7 @@ def test_a_padded_row_affects_no_other(name):
 @roads
 def test_one_key_gives_the_same_times_and_noise(name):
     """What makes the validation losses of all epochs comparable."""
-    method, rows = METHODS[name], some(8)
+    method, rows = QUICK[name], some(8)
     variables = untrained(method).variables
     one, same, other = (loss(method, variables, k, rows) for k in (5, 5, 6))
     np.testing.assert_array_equal(one, same)
@@ -172,13 +175,13 @@ def test_one_key_gives_the_same_times_and_noise(name):
 @roads
 def test_another_prior_is_refused(name):
     with pytest.raises(NotImplementedError, match="importance"):
-        untrained(METHODS[name]).with_prior(PRIOR)
+        untrained(QUICK[name]).with_prior(PRIOR)
 
 
 @roads
 def test_outside_the_support_there_is_no_density(name):
     prior = jaxsbi.Prior(theta=dist.Uniform(-1.0, 1.0))
-    posterior = dataclasses.replace(untrained(METHODS[name]), prior=prior)
+    posterior = dataclasses.replace(untrained(QUICK[name]), prior=prior)
     x = jnp.array([0.1])
     assert float(posterior.log_prob({"theta": jnp.array(1.5)}, x)) == -np.inf
     draws = posterior.sample(jax.random.key(6), x, 100)["theta"]
