@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxsbi.base import Array, Data, Key, Simulations, Theta, Variables, configuration, leaf
-from jaxsbi.densities import MaskedAutoregressive
+from jaxsbi.densities import Mixed, Parts
+from jaxsbi.densities.mixed import parts
 from jaxsbi.methods import likelihood
 from jaxsbi.methods.features import first, standardize, statistics
-from jaxsbi.networks import flatten
 from jaxsbi.priors import Prior
 from jaxsbi.samplers import nuts
 
@@ -22,38 +22,44 @@ from jaxsbi.samplers import nuts
 class NLE:
     """Neural likelihood estimation (Papamakarios et al. 2019, arXiv:1805.07226).
 
+    Booleans and integers (by dtype) have probabilities, floats a density, and mixed data the
+    product p(discrete | theta) p(continuous | theta, discrete).
+
     Attributes:
-        density: A conditional density over the flattened, standardised data.
+        density: A conditional density for each kind of number in a data set.
         sampler: The sampler that draws from the posterior (`jaxsbi.samplers`).
         target: Set by `posterior.with_prior`.
     """
 
-    density: nn.Module = MaskedAutoregressive()
+    density: Mixed = Mixed()
     sampler: Any = nuts()
     target: Prior | None = leaf(default=None)
 
     def init(self, key: Key, prior: Prior, simulations: Simulations) -> Variables:
-        """Return initial parameters, and the data's mean and scale."""
-        stats = statistics(simulations.x)
-        x = flatten(standardize(stats, first(simulations.x)))
-        z = jnp.zeros(prior.dim, x.dtype)
-        density = self.density.clone(dim=x.size).init(key, x, z, method="log_prob")
-        return {"params": density.get("params", {}), "statistics": stats}
+        """Return initial parameters, and what is kept of the training data."""
+        rows, z = jax.vmap(parts)(simulations.x), jax.vmap(prior.to_latent)(simulations.theta)
+        kept = {
+            "continuous": statistics(rows.continuous),
+            "discrete": self.density.measure(rows, z),
+        }
+        x = _standardized(kept, first(simulations.x))
+        density = self.density.sized(x).init(key, x, first(z), method="log_prob")
+        return {"params": density.get("params", {}), "statistics": kept}
 
     def loss(self, variables: Variables, prior: Prior, key: Key, batch: Simulations) -> Array:
         """Return -log q(x | theta) per row, shape `(n,)`, in nats of the standardised data."""
         del key
 
         def one(theta: Theta, x: Data) -> Array:
-            return -self._standardized(variables, prior.to_latent(theta), x)
+            return -self._log_prob(variables, prior.to_latent(theta), x)
 
         return jax.vmap(one)(batch.theta, batch.x)
 
     def log_likelihood(self, variables: Variables, prior: Prior, z: Array, x: Data) -> Array:
         """Return log q(x | theta(z)), normalised over x (a scalar)."""
         del prior
-        scale = flatten(variables["statistics"]["scale"])
-        return self._standardized(variables, z, x) - jnp.sum(jnp.log(scale))
+        scale = variables["statistics"]["continuous"]["scale"]
+        return self._log_prob(variables, z, x) - jnp.sum(jnp.log(scale))
 
     def sample(
         self, variables: Variables, prior: Prior, key: Key, x: Data, n: int
@@ -69,18 +75,29 @@ class NLE:
         """Return the same road under another prior."""
         return dataclasses.replace(self, target=new)
 
-    def _standardized(self, variables: Variables, z: Array, x: Data) -> Array:
-        x = flatten(standardize(variables["statistics"], x))
-        params = {"params": variables["params"]}
-        return self.density.clone(dim=x.size).apply(params, x, z, method="log_prob")
+    def _log_prob(self, variables: Variables, z: Array, x: Data) -> Array:
+        kept = variables["statistics"]
+        x = _standardized(kept, x)
+        density = {"params": variables["params"], "statistics": kept["discrete"]}
+        return self.density.sized(x).apply(density, x, z, method="log_prob")
+
+
+def _standardized(kept: Variables, x: Data) -> Parts:
+    """Return one data set by kinds of number; only floats are standardised."""
+    split = parts(x)
+    return split._replace(continuous=standardize(kept["continuous"], split.continuous))
 
 
 def nle(*, density: nn.Module | None = None, sampler: Any = None) -> NLE:
     """Return the configuration of neural likelihood estimation.
 
     Args:
-        density: A conditional density of the data (`jaxsbi.densities`).
+        density: A conditional density of the data (`jaxsbi.densities`) for the kind of number it
+            is made for, or a `Mixed` for several kinds. By default booleans get
+            `MaskedBernoulli`, integers `MaskedLogisticMixture`, floats `MaskedAutoregressive`.
         sampler: A sampler (`jaxsbi.samplers`); NumPyro's NUTS in many short chains by default.
     """
+    if density is not None and not isinstance(density, Mixed):
+        density = Mixed(**{getattr(density, "kind", "continuous"): density})
     given = {"density": density, "sampler": sampler}
     return NLE(**{name: value for name, value in given.items() if value is not None})
