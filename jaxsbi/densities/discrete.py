@@ -22,8 +22,12 @@ from jaxsbi.densities.mass import (
 from jaxsbi.networks import activations
 
 CONTEXT_GAIN = 3.0
+"""How much faster than the network the linear path from the context learns."""
 EARLIER_GAIN = 0.1
-FIRST = 1.0 / 3.0
+"""The same for the path from earlier numbers, d (d - 1) / 2 weights or more: fast, they fit noise. On
+100 spikes without a linear start, gains of 0, 0.1 and 1 end 1.11, 1.13 and 1.43 nats above the exact
+likelihood at 1,000 simulations, and 0.23, 0.24 and 0.40 at 10,000."""
+THIRD = 1.0 / 3.0
 
 
 class _Discrete(nn.Module, kw_only=True):
@@ -51,7 +55,7 @@ class _Discrete(nn.Module, kw_only=True):
         outputs = dim * self.law.num_parameters
         width = self.law.features(jnp.zeros((), self.law.dtype), {}, jnp.float32).size
         zeros = nn.initializers.zeros
-        self.read_context = nn.Dense(hidden, kernel_init=kernel_init(FIRST))
+        self.read_context = nn.Dense(hidden, kernel_init=kernel_init(THIRD))
         # Masks leave nothing for the first number to see, so the context also reaches the
         # outputs directly: through the hidden layer, and by a linear path, so that a set of
         # logistic regressions is easy to learn from few examples.
@@ -64,11 +68,11 @@ class _Discrete(nn.Module, kw_only=True):
             units = np.arange(hidden) * (dim - 1) // hidden
         targets = np.repeat(np.arange(dim), self.law.num_parameters)
         shape = (hidden, hidden)
-        self.first = self.param("first", kernel_init(FIRST), (inputs.size, hidden)) * (
+        self.first = self.param("first", kernel_init(THIRD), (inputs.size, hidden)) * (
             units >= inputs[:, None]
         )
         middle = self.param(
-            "middle", kernel_init(FIRST, batch_axes=1), (self.depth - 1, *shape)
+            "middle", kernel_init(THIRD, batch_axes=1), (self.depth - 1, *shape)
         )
         self.middle = middle * (units >= units[:, None])[None]
         self.middle_bias = self.param("middle_bias", zeros, (self.depth - 1, hidden))

@@ -82,7 +82,7 @@ class Categorical:
 
     def start(self, k: Array, context: Array) -> Start:
         """Return the logarithm of each class's frequency, and slopes of zero."""
-        count = jnp.sum(k[..., None] == jnp.arange(self.classes), 0).astype(float)
+        count = jnp.sum(jax.nn.one_hot(k, self.classes, dtype=float), 0)
         offset = jnp.log((count + 0.5) / (k.shape[0] + 0.5 * self.classes))
         return {"offset": offset, "slopes": jnp.zeros((*offset.shape, context.shape[1]))}
 
@@ -168,7 +168,8 @@ class LogisticMixture:
 
     def start(self, k: Array, context: Array) -> Start:
         """Return a least-squares fit of each column's warped values, and its residuals' scale."""
-        y = _standard(k, spread_of(k), float)
+        spread = spread_of(k)
+        y = jax.vmap(lambda row: _standard(row, spread, float))(k)
         offset, slopes, residual = least_squares(y, context)
         rest = ((0, 0), (0, self.num_parameters - 2))
         # A count that the context determines still has the width of its own cell.

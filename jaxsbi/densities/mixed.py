@@ -22,15 +22,27 @@ class Parts(NamedTuple):
 
 
 def parts(x: Data) -> Parts:
-    """Split one data set by dtype: bool, signed or unsigned integer, floating point."""
+    """Split one data set by dtype: bool, signed or unsigned integer, floating point.
+
+    Raises:
+        TypeError: If an array is of another kind (complex numbers).
+    """
     leaves = [jnp.asarray(a) for a in jax.tree.leaves(x)]
-
-    def of(kind: Any, empty: Any) -> Array:
-        chosen = [jnp.ravel(a) for a in leaves if jnp.issubdtype(a.dtype, kind)]
-        return jnp.concatenate(chosen) if chosen else jnp.zeros(0, empty)
-
+    split: dict[Any, list[Array]] = {jnp.bool_: [], jnp.integer: [], jnp.floating: []}
+    for a in leaves:
+        kind = next((kind for kind in split if jnp.issubdtype(a.dtype, kind)), None)
+        if kind is None:
+            raise TypeError(
+                f"x: expected bool, integer or float arrays, got {a.dtype}{list(a.shape)}. Pass "
+                "real and imaginary parts as two arrays."
+            )
+        split[kind].append(jnp.ravel(a))
+    empty = (jnp.bool_, jnp.int32, jnp.result_type(float))
     return Parts(
-        of(jnp.bool_, jnp.bool_), of(jnp.integer, jnp.int32), of(jnp.floating, jnp.result_type(float))
+        *(
+            jnp.concatenate(chosen) if chosen else jnp.zeros(0, dtype)
+            for chosen, dtype in zip(split.values(), empty, strict=True)
+        )
     )
 
 

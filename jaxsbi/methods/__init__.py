@@ -5,6 +5,7 @@ from jaxsbi.methods.ensemble import Ensemble
 from jaxsbi.methods.field import sample_iid
 from jaxsbi.methods.fmpe import FMPE, fmpe
 from jaxsbi.methods.nle import NLE, nle
+from jaxsbi.methods.normalizing import Normalization, normalization
 from jaxsbi.methods.npe import NPE, DirectInfo, npe
 from jaxsbi.methods.npse import NPSE, npse
 from jaxsbi.methods.nre import NRE, nre
@@ -18,9 +19,11 @@ __all__ = [
     "DirectInfo",
     "Emulator",
     "Ensemble",
+    "Normalization",
     "emulator",
     "fmpe",
     "nle",
+    "normalization",
     "npe",
     "npse",
     "nre",

@@ -17,6 +17,8 @@ from jaxsbi.methods.features import first, standardize, statistics
 from jaxsbi.priors import Prior
 from jaxsbi.samplers import nuts
 
+KINDS = {"binary": "dtype bool", "integer": "an integer dtype", "continuous": "a float dtype"}
+
 
 @configuration
 class NLE:
@@ -43,6 +45,7 @@ class NLE:
             "discrete": self.density.measure(rows, z),
         }
         x = _standardized(kept, first(simulations.x))
+        self._check_used(x)
         density = self.density.sized(x).init(key, x, first(z), method="log_prob")
         return {"params": density.get("params", {}), "statistics": kept}
 
@@ -74,6 +77,19 @@ class NLE:
     def with_prior(self, new: Prior) -> NLE:
         """Return the same road under another prior."""
         return dataclasses.replace(self, target=new)
+
+    def _check_used(self, x: Parts) -> None:
+        """Raise a TypeError if a density was chosen for a kind of number that x does not have."""
+        default = Mixed()
+        for kind, numbers in x._asdict().items():
+            chosen = getattr(self.density, kind)
+            if not numbers.size and chosen != getattr(default, kind):
+                present = {k: a.size for k, a in x._asdict().items() if a.size}
+                raise TypeError(
+                    f"nle: {type(chosen).__name__} is for {kind} numbers ({KINDS[kind]}) and x has "
+                    f"none, only {present}. Return that dtype from the simulator "
+                    "(x.astype), or choose a density for what x has."
+                )
 
     def _log_prob(self, variables: Variables, z: Array, x: Data) -> Array:
         kept = variables["statistics"]

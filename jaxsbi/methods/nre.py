@@ -44,6 +44,8 @@ class NRE:
         summary: A Flax module from one data set to a vector, trained jointly; `None` flattens.
         contrasts: The number K of parameter sets the classifier chooses among.
         odds: Prior odds gamma of "one of them" against "none of them".
+        balance: Weight lambda of the balancing penalty; 0 for none.
+        bound: Largest absolute log-ratio, `None` for no limit.
         sampler: The sampler that draws from the posterior.
         target: Set by `posterior.with_prior`.
     """
@@ -52,6 +54,8 @@ class NRE:
     summary: nn.Module | None = None
     contrasts: int = 8
     odds: float = 1.0
+    balance: float = 0.0
+    bound: float | None = None
     sampler: Any = nuts()
     target: Prior | None = leaf(default=None)
 
@@ -59,12 +63,22 @@ class NRE:
         """Check the configuration.
 
         Raises:
-            ValueError: If `contrasts < 1` or `odds <= 0`.
+            ValueError: If an option is out of its range, or `balance` is not with the binary form.
         """
         if self.contrasts < 1 or self.odds <= 0:
             raise ValueError(
                 "nre: expected contrasts >= 1 and odds > 0, got "
                 f"contrasts={self.contrasts}, odds={self.odds}."
+            )
+        if self.balance < 0 or (self.bound is not None and self.bound <= 0):
+            raise ValueError(
+                "nre: expected balance >= 0 and bound > 0, got "
+                f"balance={self.balance}, bound={self.bound}."
+            )
+        if self.balance and (self.contrasts != 1 or self.odds != 1):
+            raise ValueError(
+                "nre: balance is defined for the binary classifier: expected contrasts=1 and "
+                f"odds=1 with it, got contrasts={self.contrasts}, odds={self.odds}. Leave both out."
             )
 
     def init(self, key: Key, prior: Prior, simulations: Simulations) -> Variables:
@@ -83,7 +97,8 @@ class NRE:
         """Return the cross-entropy of each row, shape `(n,)`, in nats.
 
         The contrasting parameter sets of a row are those of other rows, at distances drawn anew
-        for each batch; rows of weight 0 are never among them.
+        for each batch; rows of weight 0 are never among them. The balancing penalty belongs to
+        the batch, and is added to each row that counts.
         """
         n, k = batch.weight.shape[0], self.contrasts
         z = jax.vmap(prior.to_latent)(batch.theta)
@@ -95,7 +110,21 @@ class NRE:
         joint = logit(z, s)
         contrast = jax.vmap(lambda j: logit(z[j], s), 1, 1)(other)
         valid = batch.weight[other] > 0
-        return self._cross_entropy(joint, contrast, valid)
+        loss = self._cross_entropy(joint, contrast, valid)
+        if not self.balance:
+            return loss
+        counts = batch.weight > 0
+        return loss + jnp.where(counts, self._imbalance(joint, contrast, valid, counts), 0.0)
+
+    def _imbalance(self, joint: Array, contrast: Array, valid: Array, counts: Array) -> Array:
+        """Return lambda (E_joint[d] + E_independent[d] - 1)², a scalar, for d = sigmoid(logit)."""
+        d_joint = _mean_where(jax.nn.sigmoid(joint), counts)
+        both = valid & counts[:, None]
+        d_independent = _mean_where(jax.nn.sigmoid(contrast), both)
+        # A batch with nothing to contrast says nothing about balance.
+        return jnp.where(
+            jnp.any(both), self.balance * (d_joint + d_independent - 1.0) ** 2, 0.0
+        )
 
     def _cross_entropy(self, joint: Array, contrast: Array, valid: Array) -> Array:
         """Return NRE-C's loss per row from logits `(n,)` and `(n, K)`; masked contrasts drop out.
@@ -136,7 +165,13 @@ class NRE:
         return summarize(self.summary, variables["params"]["summary"], x)
 
     def _logit(self, variables: Variables, z: Array, s: Array) -> Array:
-        return Logit(self.classifier).apply({"params": variables["params"]["classifier"]}, z, s)
+        params = {"params": variables["params"]["classifier"]}
+        logit = Logit(self.classifier).apply(params, z, s)
+        return logit if self.bound is None else self.bound * jnp.tanh(logit / self.bound)
+
+
+def _mean_where(a: Array, where: Array) -> Array:
+    return jnp.sum(jnp.where(where, a, 0.0)) / jnp.maximum(jnp.sum(where), 1)
 
 
 def _logsumexp(a: Array) -> Array:
@@ -152,8 +187,10 @@ def nre(
     *,
     classifier: nn.Module | None = None,
     summary: nn.Module | None = None,
-    contrasts: int = 8,
+    contrasts: int | None = None,
     odds: float = 1.0,
+    balance: float = 0.0,
+    bound: float | None = None,
     sampler: Any = None,
 ) -> NRE:
     """Return the configuration of neural ratio estimation.
@@ -162,13 +199,27 @@ def nre(
         classifier: A Flax module called on one vector (parameters, summary); a linear head that
             returns the logit is added. A residual perceptron by default.
         summary: A Flax module called on one data set that returns a vector; flattened by default.
-        contrasts: Parameter sets the classifier chooses among; 1 gives the binary form.
+        contrasts: Parameter sets the classifier chooses among: 8 by default, or 1, the binary
+            form, with `balance`.
         odds: Prior odds of "one of them" against "none of them".
+        balance: Weight lambda of the penalty lambda (E_joint[d] + E_independent[d] - 1)² on the
+            binary classifier d (BNRE, Delaunoy et al. 2022, arXiv:2208.13624, who use 100): a
+            balanced classifier is on average no more confident than the exact one, so its
+            posteriors tend to be too wide rather than too narrow.
+        bound: Keep the log-ratio within ±bound, by bound tanh(logit / bound), the soft clipping
+            of logits of Bello et al. 2017, arXiv:1611.09940. No importance weight or step of a
+            chain is then extreme, at a price: regions that the data exclude keep exp(-bound) of
+            their prior. Take more than the nats by which the data can move a log-posterior.
         sampler: A sampler (`jaxsbi.samplers`).
 
     Raises:
-        ValueError: If `contrasts < 1` or `odds <= 0`.
+        ValueError: If an option is out of its range, or `balance` comes with another form than
+            the binary one.
     """
+    if contrasts is None:
+        contrasts = 1 if balance else NRE.contrasts
     given = {"classifier": classifier, "sampler": sampler}
     given = {name: value for name, value in given.items() if value is not None}
-    return NRE(summary=summary, contrasts=contrasts, odds=odds, **given)
+    return NRE(
+        summary=summary, contrasts=contrasts, odds=odds, balance=balance, bound=bound, **given
+    )

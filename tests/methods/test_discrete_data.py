@@ -1,0 +1,126 @@
+"""NLE on booleans, counts and mixed data, against conjugate posteriors and quadrature."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+import scipy.stats
+
+import jaxsbi
+from jaxsbi import densities
+
+pytestmark = [pytest.mark.rank_promotion]  # NumPyro's kernel
+
+CHANCE = jaxsbi.Prior(chance=dist.Beta(2.0, 3.0))
+RATE = jaxsbi.Prior(rate=dist.Gamma(3.0, 0.5))
+EFFECT = jaxsbi.Prior(effect=dist.Normal(0.0, 1.0))
+
+
+def flips(key, theta):
+    return jax.random.bernoulli(key, theta["chance"], (6,))
+
+
+def counts(key, theta):
+    return jax.random.poisson(key, theta["rate"], (3,))
+
+
+def spike_and_value(key, theta):
+    key_spike, key_value = jax.random.split(key)
+    spike = jax.random.bernoulli(key_spike, jax.nn.sigmoid(2.0 * theta["effect"]))
+    value = theta["effect"] + spike + 0.5 * jax.random.normal(key_value)
+    return {"spike": spike, "value": value}
+
+
+def fitted(method, prior, simulator, n=4_000, **options):
+    simulations = jaxsbi.simulate(jax.random.key(1), prior, simulator, n, progress=False)
+    options = {"max_epochs": 20, "progress": False, **options}
+    return jaxsbi.fit(jax.random.key(2), method, prior, simulations, **options).posterior
+
+
+def distance(posterior, name, grid, x, exact):
+    """Return the total variation between the learned posterior and an exact density on a grid."""
+    value = jax.vmap(lambda t: posterior.log_prob({name: t}, x))(jnp.asarray(grid, jnp.float32))
+    density = np.exp(np.asarray(value - value.max(), float))
+    return 0.5 * np.abs(density / density.sum() - exact / exact.sum()).sum()
+
+
+def test_booleans_give_the_beta_posterior():
+    posterior = fitted(jaxsbi.nle(), CHANCE, flips, 2_000, max_epochs=10)
+    assert posterior.data.leaves[0][2] == "bool"
+    grid = np.linspace(0.005, 0.995, 199)
+    for hits in (0, 2, 5):
+        x = jnp.arange(6) < hits
+        exact = scipy.stats.beta.pdf(grid, 2 + hits, 9 - hits)
+        # Six regressions from 2,000 simulations: each log-odds to about 0.1.
+        assert distance(posterior, "chance", grid, x, exact) < 0.08
+    # Normalised over all data sets, in float32.
+    everything = jnp.asarray([[i >> j & 1 for j in range(6)] for i in range(64)], bool)
+    theta = {"chance": jnp.array(0.3)}
+    total = jax.vmap(lambda x: posterior.log_prob(theta, x) - CHANCE.log_prob(theta))(everything)
+    assert float(jnp.exp(total).sum()) == pytest.approx(1.0, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_draws_for_many_observations_follow_the_beta_posterior():
+    posterior = fitted(jaxsbi.nle(), CHANCE, flips)
+    xs = jnp.arange(6)[None] < jnp.array([1, 4])[:, None]
+    keys = jax.random.split(jax.random.key(3), 2)
+    draws = jax.vmap(lambda k, x: posterior.sample(k, x, 2_000))(keys, xs)["chance"]
+    for row, hits in zip(draws, (1, 4), strict=True):
+        exact = scipy.stats.beta(2 + hits, 9 - hits)
+        assert abs(float(row.mean()) - exact.mean()) < 0.15 * exact.std()
+        assert float(row.std()) == pytest.approx(exact.std(), rel=0.1)
+
+
+@pytest.mark.slow
+def test_counts_give_the_gamma_posterior():
+    posterior = fitted(jaxsbi.nle(), RATE, counts, max_epochs=60)
+    grid = np.linspace(0.1, 25.0, 250)
+    for x in ([0, 1, 0], [4, 6, 5], [9, 14, 12]):
+        exact = scipy.stats.gamma.pdf(grid, 3 + sum(x), scale=1 / 3.5)
+        assert distance(posterior, "rate", grid, jnp.array(x), exact) < 0.1
+
+
+@pytest.mark.slow
+def test_binomial_counts_give_the_beta_posterior():
+    method = jaxsbi.nle(density=densities.MaskedBinomial(total=20))
+    posterior = fitted(
+        method,
+        CHANCE,
+        lambda key, theta: flips_of(key, theta).astype(jnp.uint8),
+    )
+    grid = np.linspace(0.005, 0.995, 199)
+    for x in ([3, 2], [10, 12]):
+        exact = scipy.stats.beta.pdf(grid, 2 + sum(x), 43 - sum(x))
+        assert distance(posterior, "chance", grid, jnp.array(x, jnp.uint8), exact) < 0.1
+
+
+def flips_of(key, theta):
+    return jnp.sum(jax.random.bernoulli(key, theta["chance"], (2, 20)), 1)
+
+
+@pytest.mark.slow
+def test_mixed_data_against_quadrature():
+    posterior = fitted(jaxsbi.nle(), EFFECT, spike_and_value, max_epochs=40)
+    grid = np.linspace(-4.0, 4.0, 321)
+    for spike, value in ((True, 1.5), (False, 0.5), (False, -1.0)):
+        chance = 1 / (1 + np.exp(-2 * grid))
+        exact = scipy.stats.norm.pdf(grid) * (chance if spike else 1 - chance)
+        exact = exact * scipy.stats.norm.pdf(value, grid + spike, 0.5)
+        x = {"spike": jnp.array(spike), "value": jnp.array(value)}
+        assert distance(posterior, "effect", grid, x, exact) < 0.08
+
+
+def test_a_density_for_what_the_data_do_not_have():
+    simulations = jaxsbi.simulate(jax.random.key(1), CHANCE, flips, 20, progress=False)
+    for density in (densities.MaskedBinomial(total=6), densities.MaskedAutoregressive(layers=2)):
+        with pytest.raises(TypeError, match=r"nle: Masked.* and x has none, only {'binary': 6}"):
+            jaxsbi.nle(density=density).init(jax.random.key(0), CHANCE, simulations)
+
+
+def test_a_density_takes_its_place():
+    flow, bits = densities.SplineAutoregressive(), densities.MaskedBernoulli(hidden=8)
+    assert jaxsbi.nle(density=flow).density == densities.Mixed(continuous=flow)
+    assert jaxsbi.nle(density=bits).density == densities.Mixed(binary=bits)
+    assert jaxsbi.nle(density=densities.Mixed()) == jaxsbi.nle()
