@@ -1,8 +1,8 @@
 """Probability laws of one whole number with parameters from a network.
 
-Each law acts on one number `k` and its vector of raw parameters `(p,)`; all values and gradients are
-finite for any finite raw parameters, in float32. `start` solves the linear part of the problem, a
-generalised linear model of each number on the context, before any training.
+Each law acts on one number `k` and its vector of raw parameters `(p,)`; all values and gradients
+are finite for any finite raw parameters, in float32. `start` solves the linear part of the problem,
+a generalised linear model of each number on the context, before any training.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -28,6 +29,7 @@ def parts(x: Data) -> Parts:
         TypeError: If an array is of another kind (complex numbers).
     """
     leaves = [jnp.asarray(a) for a in jax.tree.leaves(x)]
+    empty = (jnp.bool_, jnp.result_type(int), jnp.result_type(float))
     split: dict[Any, list[Array]] = {jnp.bool_: [], jnp.integer: [], jnp.floating: []}
     for a in leaves:
         kind = next((kind for kind in split if jnp.issubdtype(a.dtype, kind)), None)
@@ -36,8 +38,9 @@ def parts(x: Data) -> Parts:
                 f"x: expected bool, integer or float arrays, got {a.dtype}{list(a.shape)}. Pass "
                 "real and imaginary parts as two arrays."
             )
+        # One dtype for all integers: small ones would overflow where JAX promotes to them.
+        a = a.astype(empty[1]) if kind is jnp.integer else a
         split[kind].append(jnp.ravel(a))
-    empty = (jnp.bool_, jnp.int32, jnp.result_type(float))
     return Parts(
         *(
             jnp.concatenate(chosen) if chosen else jnp.zeros(0, dtype)
@@ -74,8 +77,10 @@ class Mixed(nn.Module):
             density, rows = getattr(self, kind), getattr(x, kind)
             if rows.shape[1]:
                 kept[kind] = measured = density.measure(rows, context)
-                read = jax.vmap(lambda a: density.read(a, measured["spread"], context.dtype))
-                context = jnp.concatenate([context, read(rows)], 1)
+                read = functools.partial(
+                    density.read, spread=measured["spread"], dtype=context.dtype
+                )
+                context = jnp.concatenate([context, jax.vmap(read)(rows)], 1)
         return kept
 
     def log_prob(self, x: Parts, context: Array) -> Array:

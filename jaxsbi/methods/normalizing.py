@@ -1,4 +1,4 @@
-"""Does a learned ratio integrate to one? The check that every ratio p(x | theta) / p(x) can take."""
+"""Does a learned ratio integrate to one, as p(x | theta) / p(x) does over the prior?"""
 
 from __future__ import annotations
 

@@ -122,9 +122,7 @@ class NRE:
         both = valid & counts[:, None]
         d_independent = _mean_where(jax.nn.sigmoid(contrast), both)
         # A batch with nothing to contrast says nothing about balance.
-        return jnp.where(
-            jnp.any(both), self.balance * (d_joint + d_independent - 1.0) ** 2, 0.0
-        )
+        return jnp.where(jnp.any(both), self.balance * (d_joint + d_independent - 1.0) ** 2, 0.0)
 
     def _cross_entropy(self, joint: Array, contrast: Array, valid: Array) -> Array:
         """Return NRE-C's loss per row from logits `(n,)` and `(n, K)`; masked contrasts drop out.

@@ -91,15 +91,15 @@ def test_a_logistic_mixture_adds_up_to_one(x64):
     """Two numbers: the sum telescopes, so all but the tails beyond the table must be there."""
     name = "MaskedLogisticMixture"
     law, generator = mass.LogisticMixture(3), np.random.default_rng(0)
-    k = jnp.concatenate([jnp.arange(-3_000, 3_001)])
+    k = jnp.arange(-3_000, 3_001)
     for scale in (0.1, 1.0):
         raw = jnp.asarray(scale * generator.normal(size=law.num_parameters)) - 1.0
         for spread in ({}, {"location": jnp.array(2.0), "scale": jnp.array(0.7)}):
             value = jax.vmap(lambda k, r=raw, s=spread: law.log_prob(k, r, s))(k)
             assert float(jnp.sum(jnp.exp(value))) == pytest.approx(1.0, abs=1e-4)
-    density, given = configured(name, 2), variables(name, 2, 0.2, float)
-    table = np.arange(-60, 61)
-    x = jnp.asarray(np.stack(np.meshgrid(table, table), -1).reshape(-1, 2), jnp.int32)
+    density, given = configured(name, 2), variables(name, 2, 0.05, float)
+    table = np.meshgrid(np.arange(-40, 41), np.arange(-400, 401))
+    x = jnp.asarray(np.stack(table, -1).reshape(-1, 2), jnp.int32)
     total = float(jnp.sum(jnp.exp(log_mass(density, given, a_context(float), x))))
     assert total == pytest.approx(1.0, abs=1e-3)
 
@@ -150,9 +150,7 @@ def test_values_and_gradients_are_finite_in_float32(name):
     @functools.partial(jax.value_and_grad, argnums=(0, 1))
     def total(params, context, kept):
         given = {"params": params, "statistics": kept}
-        return jnp.sum(
-            jax.vmap(lambda x: density.apply(given, x, context, method="log_prob"))(x)
-        )
+        return jnp.sum(jax.vmap(lambda x: density.apply(given, x, context, method="log_prob"))(x))
 
     for scale in (0.0, 1.0, 100.0):
         given = variables(name, 3, scale)
