@@ -1,4 +1,4 @@
-"""Conditional densities: Flax modules that map a context to a distribution over R^d."""
+"""Conditional densities: Flax modules that map a context to a law of numbers, real or whole."""
 
 from jaxsbi.densities.autoregressive import MaskedAutoregressive, SplineAutoregressive
 from jaxsbi.densities.base import Density, View

@@ -30,7 +30,7 @@ above the exact likelihood at 1,000 simulations, and 0.23, 0.24 and 0.40 at 10,0
 THIRD = 1.0 / 3.0
 
 
-class _Discrete(nn.Module, kw_only=True):
+class _Discrete(nn.Module, kw_only=True):  # type: ignore[call-arg]
     """What all share: one masked network (MADE, Germain et al. 2015, arXiv:1502.03509).
 
     A subclass has a `law` (`jaxsbi.densities.mass`). Besides "params" there is an optional
@@ -134,7 +134,7 @@ class _Discrete(nn.Module, kw_only=True):
         return View(self, context)
 
 
-class MaskedBernoulli(_Discrete, kw_only=True):
+class MaskedBernoulli(_Discrete):
     """Autoregressive law of booleans: logistic regressions, plus what a network adds.
 
     Attributes:
@@ -152,7 +152,7 @@ class MaskedBernoulli(_Discrete, kw_only=True):
         return Bernoulli()
 
 
-class MaskedCategorical(_Discrete, kw_only=True):
+class MaskedCategorical(_Discrete, kw_only=True):  # type: ignore[call-arg]
     """Autoregressive law of whole numbers 0 … classes - 1 without an order.
 
     Attributes:
@@ -173,7 +173,7 @@ class MaskedCategorical(_Discrete, kw_only=True):
         return Categorical(self.classes)
 
 
-class MaskedBinomial(_Discrete, kw_only=True):
+class MaskedBinomial(_Discrete, kw_only=True):  # type: ignore[call-arg]
     """Autoregressive law of counts, each binomial given the context and those before it.
 
     Attributes:
@@ -194,7 +194,7 @@ class MaskedBinomial(_Discrete, kw_only=True):
         return Binomial(self.total)
 
 
-class MaskedLogisticMixture(_Discrete, kw_only=True):
+class MaskedLogisticMixture(_Discrete):
     """Autoregressive law of whole numbers of any range, by discretised logistic mixtures.
 
     Source: Salimans et al. 2017, arXiv:1701.05517 (PixelCNN++); see `mass.LogisticMixture`.

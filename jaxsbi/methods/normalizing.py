@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -63,10 +63,11 @@ def normalization(key: Key, posterior: Posterior, x: Data, n: int = 10_000) -> N
 @functools.partial(jax.jit, static_argnames="n")
 def _normalization(key: Key, posterior: Posterior, x: Data, n: int) -> Normalization:
     prior, variables = posterior.prior, posterior.variables
+    method: Any = posterior.method
 
     def log_ratio(key: Key) -> Array:
         z = prior.to_latent(prior.sample(key))
-        return posterior.method.log_likelihood(variables, prior, z, x)
+        return method.log_likelihood(variables, prior, z, x)
 
     value = jax.vmap(log_ratio)(jax.random.split(key, n))
     # Relative to the largest: a ratio may exceed what float32 can hold.
