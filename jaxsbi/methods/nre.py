@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from jaxsbi.base import Array, Data, Key, Simulations, Theta, Variables, configuration, leaf
 from jaxsbi.methods import likelihood
-from jaxsbi.methods.features import first, init_summary, standardize, statistics, summarize
+from jaxsbi.methods.features import init_context, read_context
 from jaxsbi.networks import ResNet
 from jaxsbi.priors import Prior
 from jaxsbi.samplers import nuts
@@ -82,11 +82,9 @@ class NRE:
             )
 
     def init(self, key: Key, prior: Prior, simulations: Simulations) -> Variables:
-        """Return initial parameters, and the data's mean and scale."""
+        """Return initial parameters, and the data's mean and scale, and heavy tails' scores."""
         key_summary, key_classifier = jax.random.split(key)
-        stats = statistics(simulations.x, pooled=self.summary is not None)
-        x = standardize(stats, first(simulations.x))
-        summary, s = init_summary(key_summary, self.summary, x)
+        stats, summary, s = init_context(key_summary, self.summary, simulations.x)
         classifier = Logit(self.classifier).init(key_classifier, jnp.zeros(prior.dim, s.dtype), s)
         return {
             "params": {"summary": summary, "classifier": classifier["params"]},
@@ -159,8 +157,8 @@ class NRE:
         return dataclasses.replace(self, target=new)
 
     def _summary(self, variables: Variables, x: Data) -> Array:
-        x = standardize(variables["statistics"], x)
-        return summarize(self.summary, variables["params"]["summary"], x)
+        params = variables["params"]["summary"]
+        return read_context(self.summary, variables["statistics"], params, x)
 
     def _logit(self, variables: Variables, z: Array, s: Array) -> Array:
         params = {"params": variables["params"]["classifier"]}
