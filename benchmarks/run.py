@@ -129,7 +129,7 @@ def _train(cell: Cell, task: jaxsbi.tasks.Task, simulations: Simulations) -> Tra
     if fitted.history.stopped == "interrupted":
         # A training that was cut short is no result: the run stops instead.
         raise KeyboardInterrupt
-    x = jnp.zeros(task.x_shape, jnp.float32)
+    x = jnp.zeros(task.x_shape, task.x_dtype)
     begin = time.perf_counter()
     _draw(fitted.posterior, jax.random.key(0), x)
     first = time.perf_counter() - begin
@@ -164,7 +164,8 @@ def _observe(cell: Cell, plan: Plan, trained: Trained, out: Path) -> Record:
     """Sample and score one observation."""
     reference = jaxsbi.tasks.reference(cell.task, cell.observation)
     key = key_for(cell.seed, "sample", cell.task, cell.method, str(cell.observation))
-    (theta, info), seconds = _timed(trained.posterior, key, jnp.asarray(reference.x, jnp.float32))
+    x = jnp.asarray(reference.x, trained.task.x_dtype)
+    (theta, info), seconds = _timed(trained.posterior, key, x)
     if hasattr(info, "warn"):
         info.warn()
     draws = np.asarray(jax.vmap(trained.task.flatten)(theta))

@@ -78,7 +78,7 @@ def sample(name: str, observation: int, seed: int, *, n: int = NUM_DRAWS) -> Dra
     task = tasks.get(name)
     reference = tasks.reference(name, observation)
     key = jax.random.fold_in(jax.random.key(seed), observation)
-    log_density = latent_log_density(task, jnp.asarray(reference.x))
+    log_density = latent_log_density(task, jnp.asarray(reference.x, task.x_dtype))
     start = task.prior.to_latent(task.unflatten(reference.theta_true))
     method = METHODS[name]
     if method == "quadrature":

@@ -92,7 +92,7 @@ def _write_data(folder: Path, name: str, budget: int, observations: int) -> Path
         x=np.asarray(simulations.x),
         low=np.broadcast_to(base.low, (task.dim,)),
         high=np.broadcast_to(base.high, (task.dim,)),
-        observations=np.stack([r.x for r in references]),
+        observations=np.stack([r.x.astype(task.x_dtype) for r in references]),
         reference=np.stack([r.posterior_samples for r in references]),
     )
     return path

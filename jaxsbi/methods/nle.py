@@ -39,13 +39,14 @@ class NLE:
 
     def init(self, key: Key, prior: Prior, simulations: Simulations) -> Variables:
         """Return initial parameters, and what is kept of the training data."""
-        rows, z = jax.vmap(parts)(simulations.x), jax.vmap(prior.to_latent)(simulations.theta)
+        rows = jax.vmap(parts)(simulations.x)
+        self._check_used(first(rows))
+        z = jax.vmap(prior.to_latent)(simulations.theta)
         kept = {
             "continuous": statistics(rows.continuous),
             "discrete": self.density.measure(rows, z),
         }
         x = _standardized(kept, first(simulations.x))
-        self._check_used(x)
         density = self.density.sized(x).init(key, x, first(z), method="log_prob")
         return {"params": density.get("params", {}), "statistics": kept}
 

@@ -41,13 +41,14 @@ def bernoulli_glm() -> Task:
 
 
 def bernoulli_glm_raw() -> Task:
-    """Return the model with the spikes themselves as data: x (100,) of zeros and ones."""
+    """Return the model with the spikes themselves as data: x (100,) of booleans."""
     return Task(
         name="bernoulli_glm_raw",
         prior=_prior(),
         simulator=_raw_simulator,
         log_likelihood=_raw_log_likelihood,
         x_shape=(_BINS,),
+        x_dtype=jnp.bool_,
     )
 
 
@@ -82,17 +83,22 @@ def _raw_simulator(key: Key, theta: Theta) -> Array:
     """Draw one spike train, shape (100,)."""
     log_odds = jnp.asarray(_design()) @ _weights(theta)
     # The logistic noise keeps its tails; comparing a uniform with a sigmoid loses them.
-    return (log_odds + jax.random.logistic(key, (_BINS,)) > 0).astype(log_odds.dtype)
+    return log_odds + jax.random.logistic(key, (_BINS,)) > 0
 
 
 def _raw_log_likelihood(theta: Theta, x: Array) -> Array:
     """Return the log-probability of one spike train (100,)."""
-    return _log_likelihood(theta, x @ jnp.asarray(_design()))
+    return _log_likelihood(theta, _statistics(x))
 
 
 def _simulator(key: Key, theta: Theta) -> Array:
     """Draw the sufficient statistics of one spike train, shape (10,)."""
-    return _raw_simulator(key, theta) @ jnp.asarray(_design())
+    return _statistics(_raw_simulator(key, theta))
+
+
+def _statistics(spikes: Array) -> Array:
+    design = jnp.asarray(_design())
+    return jnp.asarray(spikes, design.dtype) @ design
 
 
 def _log_likelihood(theta: Theta, x: Array) -> Array:

@@ -57,7 +57,8 @@ class Reference:
     Attributes:
         task: The name of the task.
         observation: The number of the observation, 1 to 10.
-        x: The observed data, shape `(task.x_shape)`; counts and spikes are floats too.
+        x: The observed data, shape `(task.x_shape)`; counts and spikes are floats
+            too (`x.astype(task.x_dtype)` makes them what the simulator returns).
         theta_true: The parameters `x` was simulated with, shape `(d,)`.
         posterior_samples: Reference draws, shape `(10000, d)`, columns as in `task.flatten`.
     """

@@ -26,7 +26,7 @@ def sir() -> Task:
 
     `beta` ~ LogNormal(log 0.4, 0.5) is the contact rate, `gamma` ~ LogNormal(log 0.125, 0.2) the
     recovery rate. One person in a million is infected on day 0. The counts are
-    Binomial(1000, infected / population), as floats.
+    Binomial(1000, infected / population), integers.
     """
     return Task(
         name="sir",
@@ -37,6 +37,7 @@ def sir() -> Task:
         simulator=_simulator,
         log_likelihood=_log_likelihood,
         x_shape=(len(_TIMES),),
+        x_dtype=jnp.int32,
     )
 
 
@@ -59,12 +60,13 @@ def _log_infected(theta: Theta) -> Array:
 def _simulator(key: Key, theta: Theta) -> Array:
     """Draw ten counts, shape (10,)."""
     fraction = jnp.exp(_log_infected(theta))
-    return jax.random.binomial(key, _TESTED, jnp.minimum(fraction, 1.0))
+    return jax.random.binomial(key, _TESTED, jnp.minimum(fraction, 1.0)).astype(jnp.int32)
 
 
 def _log_likelihood(theta: Theta, x: Array) -> Array:
     """Return the log-probability of ten counts (10,)."""
     log_p = jnp.minimum(_log_infected(theta), -1e-7)
+    x = jnp.asarray(x, log_p.dtype)
     coefficient = gammaln(_TESTED + 1.0) - gammaln(x + 1) - gammaln(_TESTED - x + 1)
     log_q = jnp.log(-jnp.expm1(log_p))
     return jnp.sum(coefficient + x * log_p + (_TESTED - x) * log_q)

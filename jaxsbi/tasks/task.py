@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -24,10 +25,11 @@ class Task:
         simulator: `simulator(key, theta) -> x`, one draw.
         log_likelihood: `log_likelihood(theta, x) -> scalar`, or None where it is intractable.
             Normalised over `x` unless the task says otherwise.
-        x_shape: The shape of one data set, a float array (counts and spikes included, so that
-            every task feeds the same networks).
+        x_shape: The shape of one data set, one array.
         exchangeable: Whether the leading axis of `x` counts independent draws given the
             parameters, whose order says nothing.
+        x_dtype: The kind of number in `x`: `jnp.bool_` for spikes, `jnp.int32` for counts. A
+            reference's `x` holds floats; convert it with `x.astype(task.x_dtype)`.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Task:
     log_likelihood: Callable[[Theta, Array], Array] | None
     x_shape: tuple[int, ...]
     exchangeable: bool = False
+    x_dtype: Any = jnp.float32
 
     @property
     def dim(self) -> int:

@@ -124,3 +124,38 @@ def test_a_density_takes_its_place():
     assert jaxsbi.nle(density=flow).density == densities.Mixed(continuous=flow)
     assert jaxsbi.nle(density=bits).density == densities.Mixed(binary=bits)
     assert jaxsbi.nle(density=densities.Mixed()) == jaxsbi.nle()
+
+
+def bits_and_count(key, theta):
+    key_bits, key_count = jax.random.split(key)
+    bits = jax.random.bernoulli(key_bits, theta["chance"], (3,))
+    return {"bits": bits, "count": jax.random.binomial(key_count, 9, theta["chance"]).astype(int)}
+
+
+OTHER_ROADS = {
+    "npe": lambda: jaxsbi.npe(density=densities.Gaussian(hidden=8)),
+    "emulator": lambda: jaxsbi.emulator(
+        network=jaxsbi.networks.MLP(8), sampler=jaxsbi.samplers.nuts(chains=4, warmup=20)
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:MCMC")  # chains this short do not converge
+@pytest.mark.parametrize("name", OTHER_ROADS)
+def test_other_roads_read_booleans_and_counts_as_numbers(name):
+    posterior = fitted(OTHER_ROADS[name](), CHANCE, bits_and_count, 1_000, max_epochs=10)
+    low, high = (
+        posterior.sample(
+            jax.random.key(3),
+            {"bits": jnp.full(3, count > 4), "count": jnp.array(count)},
+            200,
+        )["chance"]
+        for count in (0, 9)
+    )
+    assert np.isfinite(low).all()
+    assert float(low.mean()) < 0.35 < float(high.mean())
+    with pytest.raises(TypeError, match=r"expected dtype int32, got float32.*x.astype\('int32'\)"):
+        posterior.sample(
+            jax.random.key(4), {"bits": jnp.ones(3, bool), "count": jnp.array(4.0)}, 10
+        )

@@ -134,8 +134,8 @@ def test_bernoulli_glm_statistics_are_sufficient():
 
     raw, spikes_z, spikes = _draws("bernoulli_glm_raw")
     summary = tasks.get("bernoulli_glm")
-    assert set(np.unique(np.asarray(spikes))) == {0.0, 1.0}
-    x = spikes[:200] @ _design()
+    assert set(np.unique(np.asarray(spikes))) == {False, True}
+    x = spikes[:200].astype(jnp.float32) @ _design()
     for z in (spikes_z, -spikes_z):
         theta = raw.prior.from_latent(z)
         np.testing.assert_allclose(

@@ -174,13 +174,15 @@ def test_published_references_fit_the_task(name, published):
         )
     )
     shuffled = jax.random.permutation(jax.random.key(0), rows, axis=0, independent=True)
-    (truth, *here), prior = score(rows, jnp.asarray(found.x))
+    x = jnp.asarray(found.x, task.x_dtype)
+    np.testing.assert_array_equal(x, found.x)
+    (truth, *here), prior = score(rows, x)
     assert jnp.isfinite(prior).all()
     assert np.isfinite(here).all()
     # The truth is as likely as a posterior draw: log-ratios are of the order of the dimension.
     assert abs(truth - np.median(here)) < 5 + task.dim
     # Draws that exchanged their coordinates with one another's are not more likely on average.
-    assert score(shuffled, jnp.asarray(found.x))[0].mean() < np.mean(here) + 0.5
+    assert score(shuffled, x)[0].mean() < np.mean(here) + 0.5
 
 
 def test_variants_share_observations(published):
