@@ -174,7 +174,7 @@ def test_what_cannot_be_has_probability_zero(name):
     assert np.all(log_mass(configured(name, 3), variables(name, 3, 0.5), a_context(), x) == -np.inf)
 
 
-@registry
+@pytest.mark.parametrize("name", ["MaskedBernoulli", "MaskedLogisticMixture"])
 def test_views_and_configurations(name, key):
     density, given = configured(name, 3), variables(name, 3, 0.5)
 
