@@ -49,7 +49,9 @@ def fit_scores(x: Array) -> Scores:
     both = (left > 0) & (right > 0)
     inner = jnp.where(both, 2.0 * left * right / jnp.where(both, left + right, 1.0), 0.0)
     slope = jnp.concatenate([secant[:, :1], inner, secant[:, -1:]], 1)
-    return {"knot": knot, "score": score, "slope": slope, "heavy": jnp.mean(x**4, 0) > HEAVY}
+    # A number whose quantiles all coincide (a bit that is hardly ever set) has no other scale.
+    heavy = (jnp.mean(x**4, 0) > HEAVY) & (knot[:, -1] - knot[:, 0] > closest)
+    return {"knot": knot, "score": score, "slope": slope, "heavy": heavy}
 
 
 def tame(scores: Scores, x: Array) -> Array:

@@ -56,6 +56,12 @@ def test_rare_counts_have_one_score_each(key):
     assert np.all(np.diff(score) > 0)
 
 
+def test_a_bit_that_is_hardly_ever_set_is_still_seen():
+    x = jnp.zeros((N, 1)).at[7].set(1.0)
+    scores = fit_scores((x - jnp.mean(x)) / jnp.std(x))
+    assert float(tame(scores, jnp.array([60.0]))[0]) > float(tame(scores, jnp.zeros(1))[0]) + 1.0
+
+
 @pytest.mark.parametrize("summary", [None, "fixed"])
 def test_a_context_is_tame(key, summary):
     import flax.linen as nn
