@@ -269,6 +269,8 @@ def _parameters(prior: Prior, some: Theta) -> tuple[Theta, Array]:
             "a model, in which the latent value of one parameter depends on the others."
         )
     theta = prior.check({**prior.from_latent(jnp.zeros(prior.dim)), **some})
+    # Strongly typed, so that a Python number is no new program.
+    theta = {name: jnp.asarray(a, jnp.result_type(float)) for name, a in theta.items()}
     parts = [np.full(w.stop - w.start, name in some) for name, w in _slices(prior)]
     return theta, jnp.asarray(np.concatenate(parts))
 

@@ -16,9 +16,10 @@ from jaxsbi.methods.features import first, standardize, statistics
 from jaxsbi.networks import flatten
 from jaxsbi.priors import Prior
 
-QUESTIONS = (("joint", 0.1), ("posterior", 0.4), ("likelihood", 0.2), (0.3, 0.15), (0.7, 0.15))
-"""What training asks, and how often: nothing given, x given, theta given, or each number given with
-this probability. The kinds are Simformer's, which asks them equally often; users ask the second."""
+SHARES = (0.1, 0.4, 0.2, 0.15, 0.15)
+"""How often training gives nothing, x, theta, or each number with either probability of `RATES`.
+The kinds are Simformer's, which asks them equally often; most users ask the second."""
+RATES = (0.3, 0.7)
 ABSENT = (1 / 3, 0.3)
 """Share of the examples in which numbers may be absent, and the probability of each there."""
 
@@ -143,10 +144,10 @@ def question(coins: Array, dim: int) -> tuple[Array, Array]:
         Two vectors of `t` booleans; at least one number is there and not given.
     """
     is_theta = jnp.arange(coins.shape[1] - 1) < dim
-    masks = {"joint": jnp.zeros_like(is_theta), "posterior": ~is_theta, "likelihood": is_theta}
-    table = jnp.stack([masks[k] if k in masks else coins[0, 1:] < k for k, _ in QUESTIONS])
-    edges = jnp.cumsum(jnp.asarray([share for _, share in QUESTIONS], coins.dtype))
-    given = table[jnp.minimum(jnp.sum(coins[0, 0] > edges), len(QUESTIONS) - 1)]
+    some = [coins[0, 1:] < rate for rate in RATES]
+    table = jnp.stack([jnp.zeros_like(is_theta), ~is_theta, is_theta, *some])
+    kind = jnp.sum(coins[0, 0] > jnp.cumsum(jnp.asarray(SHARES, coins.dtype)))
+    given = table[jnp.minimum(kind, len(SHARES) - 1)]
     given = given & ~jnp.all(given)
     share, each = ABSENT
     absent = (coins[1, 0] < share) & (coins[1, 1:] < each)

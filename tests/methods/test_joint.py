@@ -1,6 +1,7 @@
 """One joint network against the exact conditionals of a linear Gaussian law of (a, b, x1, x2)."""
 
 import dataclasses
+import functools
 import itertools
 
 import jax
@@ -38,6 +39,7 @@ def simulator(key, theta):
     return {"first": x[0], "rest": x[1:]}
 
 
+@functools.cache
 def some(n, seed=1):
     return jaxsbi.simulate(jax.random.key(seed), PRIOR, simulator, n, progress=False)
 
@@ -68,6 +70,7 @@ def exact(of, given):
     return mean[of] + shift, covariance[np.ix_(of, of)] - gain @ covariance[np.ix_(known, of)]
 
 
+@functools.cache
 def untrained(method=QUICK, prior=PRIOR, seed=0):
     simulations = some(50)
     init = jax.jit(lambda key: method.init(key, prior, simulations))
@@ -170,6 +173,7 @@ def test_densities_of_any_question_are_the_exact_ones(posterior):
     assert _density._cache_size() == before + 1
 
 
+@functools.cache
 def random_network():
     """Return a network's output as a function, its parameters away from their zero start."""
     everything = jnp.ones(4, bool)
