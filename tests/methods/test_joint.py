@@ -7,6 +7,7 @@ import importlib
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro
 import numpyro.distributions as dist
 import pytest
 import scipy.stats
@@ -103,8 +104,7 @@ QUESTIONS = {
 
 def assert_draws(draws, of, given):
     mean, covariance = exact(of, given)
-    root = np.linalg.cholesky(covariance)
-    white = np.linalg.solve(root, (draws - mean).T)
+    white = np.linalg.solve(np.linalg.cholesky(covariance), (draws - mean).T)
     assert np.all(np.abs(white.mean(1)) < TOLERANCE + 4 / DRAWS**0.5)
     error = np.abs(np.atleast_2d(np.cov(white)) - np.eye(len(of)))
     # A width off by TOLERANCE is a variance off by twice that.
@@ -206,7 +206,6 @@ def test_the_loss_of_an_untrained_network_is_one_per_free_number():
     rows = some(2_000)
     variables = jax.jit(lambda key: QUICK.init(key, PRIOR, rows))(jax.random.key(0))
     losses = np.asarray(loss(QUICK, variables, rows))
-    assert losses.shape == (2_000,)
     assert losses.mean() == pytest.approx(1.0, abs=4 * losses.std() / 2_000**0.5)
 
 
@@ -295,7 +294,6 @@ def test_many_questions_are_one_program():
     np.testing.assert_array_equal(np.isnan(many["x"]["first"][:, 0]), [False, True, False])
     one = ask(jax.random.clone(keys)[2], *jax.tree.map(lambda a: a[2], (xs, observed)))
     np.testing.assert_allclose(many["theta"]["a"][2], one["theta"]["a"], atol=1e-5)
-    # The ordinary posterior too.
     draws = jax.vmap(lambda k, x: posterior.sample(k, x, 5))(jax.random.clone(keys), xs)
     assert draws["b"].shape == (3, 5)
 
@@ -315,8 +313,6 @@ def test_an_ensemble_answers_all_questions():
 
 
 def model():
-    import numpyro
-
     a = numpyro.sample("a", dist.Normal(1.0, 2.0))
     numpyro.sample("b", dist.Normal(a, 1.0))
 
