@@ -18,6 +18,9 @@ from jaxsbi.fit import fit
 from jaxsbi.methods import emulator, fmpe, joint, nle, npe, npse, nre
 from jaxsbi.priors import Prior
 from jaxsbi.simulate import simulate
+from jaxsbi.workarounds import disable_ynn_fusion
+
+disable_ynn_fusion()
 
 __version__ = "0.1.0"
 
