@@ -34,16 +34,28 @@ class Entry:
         road: "simulation-based" or "likelihood-based".
         text: One line for people.
         fit: Options for `jaxsbi.fit` other than its defaults.
+        sets: Returns the configuration for data that the task declares exchangeable; `make` reads
+            them as one vector.
     """
 
     make: Callable[[], Any]
     road: str
     text: str
     fit: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    sets: Callable[[], Any] | None = None
+
+    def method(self, task: jaxsbi.tasks.Task) -> Any:
+        """Return the method's configuration for a task."""
+        return self.sets() if self.sets is not None and task.exchangeable else self.make()
 
 
 METHODS: dict[str, Entry] = {
-    "npe": Entry(jaxsbi.npe, "simulation-based", "neural posterior estimation, amortized draws"),
+    "npe": Entry(
+        jaxsbi.npe,
+        "simulation-based",
+        "neural posterior estimation, amortized draws",
+        sets=lambda: jaxsbi.npe(summary=jaxsbi.networks.SortedSet()),
+    ),
     "nle": Entry(jaxsbi.nle, "simulation-based", "neural likelihood estimation + NUTS"),
     "nre": Entry(jaxsbi.nre, "simulation-based", "contrastive neural ratio estimation + NUTS"),
     "emulator": Entry(jaxsbi.emulator, "likelihood-based", "emulator + noise model + NUTS"),
@@ -59,7 +71,12 @@ def task_names() -> tuple[str, ...]:
 def configuration(method: str) -> dict[str, Any]:
     """Return the readable configuration of a method, options of `fit` included."""
     entry = METHODS[method]
-    return {**describe(entry.make()), **({"fit": describe(dict(entry.fit))} if entry.fit else {})}
+    found = describe(entry.make())
+    if entry.sets is not None:
+        found["sets"] = describe(entry.sets())
+    if entry.fit:
+        found["fit"] = describe(dict(entry.fit))
+    return found
 
 
 def fingerprint(config: Mapping[str, Any]) -> str:

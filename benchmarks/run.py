@@ -123,7 +123,9 @@ def _train(cell: Cell, task: jaxsbi.tasks.Task, simulations: Simulations) -> Tra
     entry = configs.METHODS[cell.method]
     hits = cache_hits()
     key = key_for(cell.seed, "train", cell.task, cell.method)
-    fitted = jaxsbi.fit(key, entry.make(), task.prior, simulations, progress=False, **entry.fit)
+    fitted = jaxsbi.fit(
+        key, entry.method(task), task.prior, simulations, progress=False, **entry.fit
+    )
     if fitted.history.stopped == "interrupted":
         # A training that was cut short is no result: the run stops instead.
         raise KeyboardInterrupt

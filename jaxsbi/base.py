@@ -279,15 +279,13 @@ class Posterior:
         return dataclasses.replace(self, method=replace(new))
 
 
-CPU_OPTIONS = {"xla_backend_optimization_level": 1}
-"""LLVM's costlier passes lengthen compilation and do not speed up loops over small matrices."""
+CPU_OPTIONS: dict[str, Any] = {"xla_backend_optimization_level": 1}
+"""LLVM's costlier passes and (before JAX 0.11, which has no other) the newer code generator make
+compilation longer by half, and loops over small matrices no faster."""
+if jax.__version_info__ < (0, 11):
+    CPU_OPTIONS["xla_cpu_use_fusion_emitters"] = False
 ONCE_OPTIONS = {"xla_backend_optimization_level": 0}
 """For what runs once, and for less time than it takes to compile."""
-# Chains are compiled for 10 s and run for one: another code generator (JAX before 0.11) takes
-# 6 s, and 1.4. JAX 0.11 has but one.
-DRAW_OPTIONS: dict[str, Any] = {**CPU_OPTIONS}
-if jax.__version_info__ < (0, 11):
-    DRAW_OPTIONS["xla_cpu_use_fusion_emitters"] = False
 
 
 def _draw(posterior: Posterior, key: Key, x: Data, n: int) -> tuple[Theta, Any]:
@@ -296,7 +294,7 @@ def _draw(posterior: Posterior, key: Key, x: Data, n: int) -> tuple[Theta, Any]:
 
 _sample = jax.jit(_draw, static_argnames="n")
 # JAX takes compiler options at the outermost jit only; under a user's own, `_sample` is used.
-_sample_cpu = jax.jit(_draw, static_argnames="n", compiler_options=DRAW_OPTIONS)
+_sample_cpu = jax.jit(_draw, static_argnames="n", compiler_options=CPU_OPTIONS)
 
 
 @jax.jit

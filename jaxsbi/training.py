@@ -12,6 +12,9 @@ import optax
 from jaxsbi.base import CPU_OPTIONS, ONCE_OPTIONS, Array, Key, Method, Simulations
 from jaxsbi.priors import Prior
 
+AVERAGED_EPOCHS = 4
+"""Epochs over which the validated and kept parameters are averages of the trained ones: the noise
+of large steps cancels, as an ensemble's would."""
 PLATEAUS = 3
 """Step-size reductions before early stopping gives up."""
 STEP_DECAY = 0.3
@@ -37,6 +40,7 @@ class TrainState(NamedTuple):
     """The state of each member, with a leading axis of members on every leaf."""
 
     params: Any
+    average: Any
     statistics: Any
     optimizer: Any
     key: Key
@@ -68,6 +72,7 @@ def _initial_state(
         nothing = jnp.full(plan.max_epochs, jnp.nan, float)
         return TrainState(
             params=params,
+            average=params,
             statistics=variables["statistics"],
             optimizer=optimizer.init(params),
             key=key_run,
@@ -113,8 +118,6 @@ def _train_chunk(
 
 
 train_chunk = jax.jit(_train_chunk, static_argnums=(0, 1), donate_argnums=6)
-# On two moons with 10,000 simulations: 5.5 s instead of 7.5 s to compile, 6.4 s instead of 7.6 s
-# to run.
 train_chunk_cpu = jax.jit(
     _train_chunk,
     static_argnums=(0, 1),
@@ -160,27 +163,36 @@ def _epoch(
         variables = {"params": params, "statistics": state.statistics}
         return _weighted_mean(method.loss(variables, prior, key, batch), batch.weight)
 
-    def step(carry: tuple[Any, Any], each: tuple[Array, Key]) -> tuple[tuple[Any, Any], Array]:
-        params, optimizer_state = carry
+    # The first epochs, far from any good parameters, are forgotten faster.
+    seen = state.epoch * plan.steps
+    share = jnp.maximum(1.0 / (1.0 + AVERAGED_EPOCHS * plan.steps), 3.0 / (3.0 + seen))
+
+    def step(carry: Any, each: tuple[Array, Key]) -> tuple[Any, Array]:
+        params, average, optimizer_state = carry
         index, key = each
         loss, gradient = jax.value_and_grad(objective)(params, key, training[index])
         updates, optimizer_state = optimizer.update(gradient, optimizer_state, params)
         updates = jax.tree.map(lambda u: state.step_scale * u, updates)
-        return (optax.apply_updates(params, updates), optimizer_state), loss
+        params = optax.apply_updates(params, updates)
+        average = jax.tree.map(lambda a, p: a + share * (p - a), average, params)
+        return (params, average, optimizer_state), loss
 
-    (params, optimizer_state), losses = jax.lax.scan(
-        step, (state.params, state.optimizer), (rows, jax.random.split(key_steps, plan.steps))
+    (params, average, optimizer_state), losses = jax.lax.scan(
+        step,
+        (state.params, state.average, state.optimizer),
+        (rows, jax.random.split(key_steps, plan.steps)),
     )
     # One key for all epochs (none of theirs): with equal contrasts and noise, losses compare.
     validation_loss = _evaluate(
         plan,
         method,
         prior,
-        {"params": params, "statistics": state.statistics},
+        {"params": average, "statistics": state.statistics},
         jax.random.fold_in(state.key, plan.max_epochs),
         validation,
     )
-    return _record(plan, state, params, optimizer_state, jnp.mean(losses), validation_loss)
+    state = state._replace(params=params, average=average, optimizer=optimizer_state)
+    return _record(plan, state, jnp.mean(losses), validation_loss)
 
 
 def _evaluate(
@@ -205,21 +217,23 @@ def _weighted_mean(loss: Array, weight: Array) -> Array:
     return jnp.sum(kept) / jnp.maximum(jnp.sum(weight), 1e-12)
 
 
-def _record(
-    plan: Plan, state: TrainState, params: Any, optimizer: Any, train: Array, validation: Array
-) -> TrainState:
+def _record(plan: Plan, state: TrainState, train: Array, validation: Array) -> TrainState:
     """Write down the epoch's losses, keep the best parameters and decide whether to stop."""
     epoch = state.epoch + 1
     better = validation < state.best_loss
     best_epoch = jnp.where(better, epoch, state.best_epoch)
     failed = ~(jnp.isfinite(train) & jnp.isfinite(validation))
     waited = epoch - best_epoch
-    best = jax.tree.map(lambda new, old: jnp.where(better, new, old), params, state.best)
+    best = jax.tree.map(lambda new, old: jnp.where(better, new, old), state.average, state.best)
     # A plateau, or over-fitting: go back to the best parameters and take smaller steps.
     plateau = (waited > 0) & (waited % plan.plateau == 0)
+
+    def back(now: Any) -> Any:
+        return jax.tree.map(lambda new, old: jnp.where(plateau, old, new), now, best)
+
     return state._replace(
-        params=jax.tree.map(lambda new, old: jnp.where(plateau, old, new), params, best),
-        optimizer=optimizer,
+        params=back(state.params),
+        average=back(state.average),
         step_scale=jnp.where(plateau, state.step_scale * STEP_DECAY, state.step_scale),
         epoch=epoch,
         best=best,

@@ -12,7 +12,7 @@ MAX_FUNCTION_LINES = 60
 
 # Imports go one way: a room may import its own group and the groups before it.
 GROUPS = (
-    ("base", "interrupt"),
+    ("base", "interrupt", "workarounds"),
     ("latent", "priors", "simulate"),
     ("networks", "densities", "fields", "samplers", "noise", "tasks"),
     ("methods",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import distrax
@@ -83,7 +84,9 @@ class SplineCoupling(nn.Module):
         """Return every layer's parameters, its order of the numbers and its read context."""
         read = jnp.reshape(self.read_context(context), (self.layers, self.hidden))
         order = jnp.asarray(_orders(self.layers, require_dim(self)), read.dtype)
-        shift = jnp.reshape(self.shift_context(context), (self.layers, -1))
+        # Every step moves every weight alike: the more numbers, the more their sum moves.
+        gain = SHIFT_GAIN * min(1.0, math.sqrt(10.0 / max(context.size, 1)))
+        shift = gain * jnp.reshape(self.shift_context(context), (self.layers, -1))
         return {**self.stack, "context": read, "shift_context": shift, "order": order}
 
     def _raw(self, layer: Layer, fixed: Array) -> Array:
@@ -93,8 +96,8 @@ class SplineCoupling(nn.Module):
             h = activation(h) @ layer["middle"][i] + layer["middle_bias"][i]
         raw = activation(h) @ layer["last"] + layer["last_bias"]
         raw = jnp.reshape(raw, (-1, self.transform.num_parameters))
-        shift = layer["shift_context"] + (fixed @ layer["shift"] if self.split else 0.0)
-        return add_shift(raw, SHIFT_GAIN * shift)
+        shift = SHIFT_GAIN * (fixed @ layer["shift"]) if self.split else 0.0
+        return add_shift(raw, layer["shift_context"] + shift)
 
     def log_prob(self, z: Array, context: Array) -> Array:
         """Return the log-density (a scalar) of `z`, shape `(d,)`, given a context `(c,)`."""

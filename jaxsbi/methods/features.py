@@ -9,7 +9,38 @@ import jax
 import jax.numpy as jnp
 
 from jaxsbi.base import Array, Data, Key, Variables
+from jaxsbi.methods.scores import fit_scores, tame
 from jaxsbi.networks import flatten
+
+MAX_NUMBERS = 512
+"""With more numbers in a data set none is looked at on its own: so much data want a summary."""
+
+
+def init_context(key: Key, summary: nn.Module | None, x: Data) -> tuple[Any, Any, Array]:
+    """Return the statistics of the training data, a summary's parameters, and a first context.
+
+    Args:
+        key: A typed key.
+        summary: A Flax module from one data set to a vector, or `None` for all its numbers. One
+            without parameters is a fixed function, whose results are standardised in their turn.
+        x: Training data, every leaf of shape `(n, *shape)`.
+    """
+    stats: dict[str, Any] = statistics(x, pooled=summary is not None)
+    params, _ = init_summary(key, summary, standardize(stats, first(x)))
+    if not params:
+        rows = jax.vmap(lambda x: summarize(summary, {}, standardize(stats, x)))(x)
+        if rows.shape[1] <= MAX_NUMBERS:
+            moments = statistics(rows)
+            standard = jax.vmap(lambda row: standardize(moments, row))(rows)
+            stats = {**stats, "numbers": {**moments, **fit_scores(standard)}}
+    return stats, params, read_context(summary, stats, params, first(x))
+
+
+def read_context(summary: nn.Module | None, stats: Any, params: Any, x: Data) -> Array:
+    """Return what a density, a field or a classifier sees of one data set: a vector."""
+    context = summarize(summary, params, standardize(stats, x))
+    numbers = stats.get("numbers")
+    return context if numbers is None else tame(numbers, standardize(numbers, context))
 
 
 def statistics(x: Data, *, pooled: bool = False) -> dict[str, Data]:
@@ -68,7 +99,7 @@ def init_summary(key: Key, summary: nn.Module | None, x: Data) -> tuple[Variable
             f"{getattr(out, 'shape', type(out).__name__)}. It is called on one data set, "
             "without a batch axis."
         )
-    return params["params"], out
+    return params.get("params", {}), out
 
 
 def summarize(summary: nn.Module | None, params: Any, x: Data) -> Array:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from jaxsbi.base import Array, Data, Key, Posterior, Simulations, Theta, Variables, check_key
 from jaxsbi.fields import FieldInfo, compose, log_ratio, precision_of, widest_angle
-from jaxsbi.methods.features import first, init_summary, standardize, statistics, summarize
+from jaxsbi.methods.features import init_context, read_context
 from jaxsbi.priors import Prior
 
 
@@ -41,9 +41,7 @@ def check(method: Any) -> None:
 def init(method: Any, key: Key, prior: Prior, simulations: Simulations) -> Variables:
     """Return initial parameters, and the data's mean and scale."""
     key_summary, key_field = jax.random.split(key)
-    stats = statistics(simulations.x, pooled=method.summary is not None)
-    x = standardize(stats, first(simulations.x))
-    summary, context = init_summary(key_summary, method.summary, x)
+    stats, summary, context = init_context(key_summary, method.summary, simulations.x)
     zero = jnp.zeros(prior.dim, context.dtype)
     params = method.field.init(key_field, jnp.zeros((), context.dtype), zero, context)
     return {
@@ -171,5 +169,5 @@ def _apply(method: Any, variables: Variables, noise: Array, u: Array, context: A
 
 
 def _context(method: Any, variables: Variables, x: Data) -> Array:
-    x = standardize(variables["statistics"], x)
-    return summarize(method.summary, variables["params"]["summary"], x)
+    params = variables["params"]["summary"]
+    return read_context(method.summary, variables["statistics"], params, x)

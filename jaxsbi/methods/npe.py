@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -18,9 +19,8 @@ from jaxsbi.base import (
     configuration,
 )
 from jaxsbi.densities import SplineCoupling
-from jaxsbi.methods.features import first, init_summary, standardize, statistics, summarize
+from jaxsbi.methods.features import init_context, read_context
 from jaxsbi.methods.regression import colour, fit_linear, whiten
-from jaxsbi.networks import flatten
 from jaxsbi.priors import Prior
 
 
@@ -49,18 +49,14 @@ class NPE:
     def init(self, key: Key, prior: Prior, simulations: Simulations) -> Variables:
         """Return initial parameters, the data's mean and scale, and what is linear in z given x."""
         key_summary, key_density = jax.random.split(key)
-        stats = statistics(simulations.x, pooled=self.summary is not None)
-        x = standardize(stats, first(simulations.x))
-        summary, context = init_summary(key_summary, self.summary, x)
+        stats, summary, context = init_context(key_summary, self.summary, simulations.x)
         density = self._density(prior).init(
             key_density, jnp.zeros(prior.dim, context.dtype), context, method="log_prob"
         )
-        if self.summary is None:
-            rows = jax.vmap(lambda x: flatten(standardize(stats, x)))(simulations.x)
-            stats = {
-                **stats,
-                "linear": fit_linear(rows, jax.vmap(prior.to_latent)(simulations.theta)),
-            }
+        if not summary:
+            read = functools.partial(read_context, self.summary, stats, summary)
+            z = jax.vmap(prior.to_latent)(simulations.theta)
+            stats = {**stats, "linear": fit_linear(jax.vmap(read)(simulations.x), z)}
         return {
             "params": {"summary": summary, "density": density.get("params", {})},
             "statistics": stats,
@@ -111,8 +107,8 @@ class NPE:
         return self._density(prior).apply(params, z, context, method="log_prob") + log_det
 
     def _context(self, variables: Variables, x: Data) -> Array:
-        x = standardize(variables["statistics"], x)
-        return summarize(self.summary, variables["params"]["summary"], x)
+        params = variables["params"]["summary"]
+        return read_context(self.summary, variables["statistics"], params, x)
 
     def _density(self, prior: Prior) -> nn.Module:
         return self.density.clone(dim=prior.dim)

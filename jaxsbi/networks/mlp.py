@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import flax.linen as nn
-import jax.numpy as jnp
 
 from jaxsbi.base import Array, Data
 from jaxsbi.networks import activations
@@ -74,35 +73,3 @@ class ResNet(nn.Module):
             h = h + nn.Dense(self.hidden, kernel_init=nn.initializers.zeros)(activation(r))
         h = activation(h)
         return h if self.out is None else nn.Dense(self.out)(h)
-
-
-class DeepSet(nn.Module):
-    """Permutation-invariant summary of a set (Zaheer et al. 2017, arXiv:1703.06114).
-
-    Attributes:
-        out: Width of the summary.
-        hidden: Width of the two-layer networks before and after pooling.
-        activation: A registered name.
-    """
-
-    out: int = 16
-    hidden: int = 64
-    activation: str = "silu"
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """Map one set of shape `(members, features)` to `(out,)`.
-
-        Raises:
-            ValueError: If `x` is not one array of two axes.
-        """
-        if getattr(x, "ndim", None) != 2:
-            got = getattr(x, "shape", type(x).__name__)
-            raise ValueError(f"DeepSet: expected x of shape (members, features), got {got}.")
-        activation = activations.get(self.activation)
-        h = activation(nn.Dense(self.hidden)(x))
-        h = activation(nn.Dense(self.hidden)(h))
-        # Mean and maximum: the mean alone cannot count extremes, the maximum alone cannot average.
-        h = jnp.concatenate([jnp.mean(h, 0), jnp.max(h, 0)])
-        h = activation(nn.Dense(self.hidden)(h))
-        return nn.Dense(self.out)(h)

@@ -91,12 +91,13 @@ def reference(task: str, observation: int, *, wheel: str | Path | None = None) -
             f"observation: expected an integer from 1 to {NUM_OBSERVATIONS}, got {observation!r}."
         )
     folder, name = _FILES[task]
+    shape = (4, 2) if task == "slcp" else (-1,)  # the published files are flat
     with zipfile.ZipFile(find_wheel(wheel)) as archive:
         base = f"sbibm/tasks/{folder}/files/num_observation_{observation}"
         return Reference(
             task=task,
             observation=int(observation),
-            x=_csv(archive.read(f"{base}/{name}.csv"))[0],
+            x=_csv(archive.read(f"{base}/{name}.csv"))[0].reshape(shape),
             theta_true=_csv(archive.read(f"{base}/true_parameters.csv"))[0],
             posterior_samples=_csv(
                 bz2.decompress(archive.read(f"{base}/reference_posterior_samples.csv.bz2"))

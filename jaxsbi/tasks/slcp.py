@@ -26,18 +26,19 @@ _NOISE_DIM, _NOISE_COMPONENTS = 92, 20
 
 
 def slcp() -> Task:
-    """Return the SLCP task: four draws from a two-dimensional Gaussian, x (8,).
+    """Return the SLCP task: four draws from a two-dimensional Gaussian, x (4, 2).
 
     `theta` (5,) is uniform on [-3, 3]^5. The mean is (theta_1, theta_2), the standard deviations
-    s_1 = theta_3², s_2 = theta_4², the correlation tanh(theta_5). `x` is the points one after
-    another. The signs of theta_3 and theta_4 do not matter: every posterior has four equal parts.
+    s_1 = theta_3², s_2 = theta_4², the correlation tanh(theta_5). `x` is the set of points, (4, 2).
+    The signs of theta_3 and theta_4 do not matter: every posterior has four equal parts.
     """
     return Task(
         name="slcp",
         prior=_prior(),
         simulator=_simulator,
         log_likelihood=_log_likelihood,
-        x_shape=(_SIGNAL,),
+        x_shape=(_POINTS, 2),
+        exchangeable=True,
     )
 
 
@@ -78,19 +79,18 @@ def _cholesky(theta: Array) -> tuple[Array, Array, Array]:
 
 
 def _simulator(key: Key, theta: Theta) -> Array:
-    """Draw four points, shape (8,)."""
+    """Draw four points, shape (4, 2)."""
     l11, l21, l22 = _cholesky(theta["theta"])
     e1, e2 = jax.random.normal(key, (2, _POINTS))
     m1, m2 = theta["theta"][0], theta["theta"][1]
-    return jnp.stack([m1 + l11 * e1, m2 + l21 * e1 + l22 * e2], axis=1).ravel()
+    return jnp.stack([m1 + l11 * e1, m2 + l21 * e1 + l22 * e2], axis=1)
 
 
 def _log_likelihood(theta: Theta, x: Array) -> Array:
-    """Return log p(x | theta) for x of shape (8,)."""
+    """Return log p(x | theta) for x of shape (4, 2)."""
     l11, l21, l22 = _cholesky(theta["theta"])
-    points = x.reshape(_POINTS, 2)
-    e1 = (points[:, 0] - theta["theta"][0]) / l11
-    e2 = (points[:, 1] - theta["theta"][1] - l21 * e1) / l22
+    e1 = (x[:, 0] - theta["theta"][0]) / l11
+    e2 = (x[:, 1] - theta["theta"][1] - l21 * e1) / l22
     normaliser = jnp.log(l11) + jnp.log(l22) + math.log(2 * math.pi)
     return -0.5 * jnp.sum(e1**2 + e2**2) - _POINTS * normaliser
 
@@ -124,10 +124,10 @@ def _distractors_simulator(key: Key, theta: Theta) -> Array:
     # All components' products, then one of them: under vmap this is one matrix product, where
     # choosing the factor first would copy a matrix per draw.
     noise = jnp.asarray(loc)[component] + (jnp.asarray(factors) @ student)[component]
-    return jnp.concatenate([_simulator(key_signal, theta), noise])[permutation]
+    return jnp.concatenate([_simulator(key_signal, theta).ravel(), noise])[permutation]
 
 
 def _distractors_log_likelihood(theta: Theta, x: Array) -> Array:
     """Return log p(x | theta) without the distractors' density, for x of shape (100,)."""
     _, _, permutation = _distractors()
-    return _log_likelihood(theta, x[np.argsort(permutation)[:_SIGNAL]])
+    return _log_likelihood(theta, x[np.argsort(permutation)[:_SIGNAL]].reshape(_POINTS, 2))

@@ -26,6 +26,8 @@ class Task:
             Normalised over `x` unless the task says otherwise.
         x_shape: The shape of one data set, a float array (counts and spikes included, so that
             every task feeds the same networks).
+        exchangeable: Whether the leading axis of `x` counts independent draws given the
+            parameters, whose order says nothing.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Task:
     simulator: Simulator
     log_likelihood: Callable[[Theta, Array], Array] | None
     x_shape: tuple[int, ...]
+    exchangeable: bool = False
 
     @property
     def dim(self) -> int:

@@ -1,4 +1,4 @@
-"""The linear part of a posterior: exact where the problem is linear, absent where it is not."""
+"""The linear part of a posterior: exact where the problem is linear, absent elsewhere."""
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +48,16 @@ def test_too_many_numbers_are_left_to_the_network(monkeypatch):
     x, z = linear_problem()
     found = fit_linear(x, z)
     assert not np.any(found["slopes"])
-    np.testing.assert_allclose(found["factor"] @ found["factor"].T, np.cov(z.T), rtol=2e-2)
+    np.testing.assert_array_equal(found["factor"], np.eye(2))
+
+
+def test_a_posterior_whose_width_depends_on_the_data_is_left_to_the_network():
+    x, _ = linear_problem()
+    noise = jax.random.normal(jax.random.key(5), (N, 2))
+    found = jax.jit(fit_linear)(x, x[:, :2] + jnp.exp(x[:, 2:]) * noise)
+    assert not np.any(found["slopes"])
+    assert not np.any(found["offset"])
+    np.testing.assert_array_equal(found["factor"], np.eye(2))
 
 
 @pytest.mark.parametrize("far", [1.0, 100.0])

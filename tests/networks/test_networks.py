@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxsbi import networks
-from jaxsbi.networks import MLP, DeepSet, ResNet, activations, flatten
+from jaxsbi.networks import MLP, DeepSet, ResNet, SortedSet, activations, flatten
 
 # Name → a network whose output has 3 numbers, and one data set it reads.
 VECTOR = jnp.array([0.3, -1.0, 2.0, 0.5])
@@ -18,6 +18,7 @@ REGISTRY = {
     "ResNet": (ResNet(hidden=8, out=3), VECTOR),
     "ResNet normalised": (ResNet(hidden=3, normalize=True), VECTOR),
     "DeepSet": (DeepSet(out=3, hidden=8), SET),
+    "SortedSet": (SortedSet(), jnp.array([[0.3], [-1.0], [2.0]])),
     "MLP of a pytree": (MLP(8, out=3), {"a": SET, "b": jnp.arange(3)}),
 }
 registry = pytest.mark.parametrize(("network", "x"), REGISTRY.values(), ids=REGISTRY)
@@ -53,6 +54,10 @@ def test_a_set_has_no_order():
     network = DeepSet(out=3, hidden=8)
     np.testing.assert_allclose(output(network, SET), output(network, SET[::-1]), atol=1e-6)
     assert np.any(np.abs(output(network, SET) - output(network, SET[:4])) > 1e-4)
+
+
+def test_a_sorted_set_keeps_its_members_whole():
+    np.testing.assert_array_equal(output(SortedSet(), SET[::-1]), jnp.ravel(SET))
 
 
 def test_a_set_is_one_matrix(key):

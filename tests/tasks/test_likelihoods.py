@@ -97,7 +97,7 @@ def test_slcp_density_is_the_bivariate_normal_s():
         law = stats.multivariate_normal(theta[:2], covariance)
         points = law.rvs(4, random_state=0)
         ours = task.log_likelihood(
-            {"theta": jnp.asarray(theta, jnp.float32)}, jnp.asarray(points.ravel(), jnp.float32)
+            {"theta": jnp.asarray(theta, jnp.float32)}, jnp.asarray(points, jnp.float32)
         )
         np.testing.assert_allclose(ours, law.logpdf(points).sum(), rtol=1e-3, atol=1e-2)
 
@@ -114,7 +114,7 @@ def test_distractors_hide_slcp_and_are_the_published_mixture(key):
     plain = tasks.get("slcp")
     theta = task.prior.from_latent(z)
     hidden = x[:, np.argsort(permutation)]
-    inner = jax.vmap(plain.log_likelihood, (None, 0))(theta, hidden[:50, :8])
+    inner = jax.vmap(plain.log_likelihood, (None, 0))(theta, hidden[:50, :8].reshape(50, 4, 2))
     outer = jax.vmap(task.log_likelihood, (None, 0))(theta, x[:50])
     np.testing.assert_allclose(outer, inner)
 

@@ -190,7 +190,7 @@ def test_variants_share_observations(published):
 
     plain = tasks.reference("slcp", 1, wheel=published)
     hidden = tasks.reference("slcp_distractors", 1, wheel=published)
-    np.testing.assert_array_equal(hidden.x[np.argsort(_distractors()[2])[:8]], plain.x)
+    np.testing.assert_array_equal(hidden.x[np.argsort(_distractors()[2])[:8]], plain.x.ravel())
     np.testing.assert_array_equal(hidden.posterior_samples, plain.posterior_samples)
 
     statistics = tasks.reference("bernoulli_glm", 1, wheel=published)

@@ -9,7 +9,7 @@ from jaxsbi import tasks
 
 SHAPES = {
     "two_moons": (2, 2),
-    "slcp": (5, 8),
+    "slcp": (5, 4, 2),
     "slcp_distractors": (5, 100),
     "gaussian_linear": (10, 10),
     "gaussian_linear_uniform": (10, 10),
@@ -41,9 +41,9 @@ def test_simulator_and_likelihood_under_jit_and_vmap(name, key):
         return theta, x, task.log_likelihood(theta, x)
 
     theta, x, log_likelihood = jax.jit(jax.vmap(draw))(jax.random.split(key, 500))
-    d, width = SHAPES[name]
-    assert (task.name, task.dim, task.x_shape, len(task.labels)) == (name, d, (width,), d)
-    assert x.shape == (500, width)
+    d, *shape = SHAPES[name]
+    assert (task.name, task.dim, task.x_shape, len(task.labels)) == (name, d, tuple(shape), d)
+    assert x.shape == (500, *shape)
     assert x.dtype == jnp.float32
     assert jnp.isfinite(x).all()
     assert log_likelihood.shape == (500,)
