@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 
 import jaxsbi
 
@@ -20,10 +21,8 @@ def random_network():
     params = jax.jit(NETWORK.init)(
         jax.random.key(0), jnp.zeros(()), jnp.zeros(4), everything, everything
     )
-    leaves, treedef = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    noisy = [a + 0.3 * jax.random.normal(k, a.shape) for a, k in zip(leaves, keys, strict=True)]
-    params = treedef.unflatten(noisy)
+    numbers, unravel = ravel_pytree(params)
+    params = unravel(numbers + 0.3 * jax.random.normal(jax.random.key(1), numbers.shape))
     return jax.jit(lambda *arguments: NETWORK.apply(params, *arguments))
 
 
@@ -53,8 +52,10 @@ def test_a_given_value_matters_and_its_role_does():
 def test_values_and_gradients_of_the_network_are_finite():
     everything = jnp.ones(3, bool)
     given = jnp.array([False, True, False])
-    params = NETWORK.init(jax.random.key(0), jnp.zeros(()), jnp.zeros(3), given, everything)
-    params = jax.tree.map(lambda a: a + 0.5, params)
+    params = jax.jit(NETWORK.init)(
+        jax.random.key(0), jnp.zeros(()), jnp.zeros(3), given, everything
+    )
+    params = jax.tree.map(lambda a: np.asarray(a) + np.float32(0.5), params)
 
     @jax.jit
     @jax.value_and_grad
