@@ -15,7 +15,7 @@ from jaxsbi import (
 )
 from jaxsbi.base import Fitted, History, Method, Posterior, Simulations
 from jaxsbi.fit import fit
-from jaxsbi.methods import emulator, fmpe, nle, npe, npse, nre
+from jaxsbi.methods import emulator, fmpe, joint, nle, npe, npse, nre
 from jaxsbi.priors import Prior
 from jaxsbi.simulate import simulate
 from jaxsbi.workarounds import disable_ynn_fusion
@@ -38,6 +38,7 @@ __all__ = [
     "fields",
     "fit",
     "fmpe",
+    "joint",
     "methods",
     "networks",
     "nle",

@@ -16,6 +16,7 @@ from jaxsbi.fields.paths import (
 )
 from jaxsbi.fields.residual import Field, ResidualField
 from jaxsbi.fields.sde import SDE, sde
+from jaxsbi.fields.transformer import JointTransformer
 
 __all__ = [
     "EDM",
@@ -24,6 +25,7 @@ __all__ = [
     "Field",
     "FieldInfo",
     "FlowMatching",
+    "JointTransformer",
     "Path",
     "ResidualField",
     "VarianceExploding",

@@ -23,7 +23,7 @@ SOLVERS = {
     "adaptive": fields.ode(solver="tsit5", tolerance=1e-5),
     "sde": fields.sde(steps=400),
 }
-NO_FIELDS = {"Field", "FieldInfo", "ODE", "Path", "SDE", "ode", "sde"}
+NO_FIELDS = {"Field", "FieldInfo", "JointTransformer", "ODE", "Path", "SDE", "ode", "sde"}
 FUNCTIONS = {
     "compose",
     "denoised",
