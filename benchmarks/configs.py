@@ -56,7 +56,12 @@ METHODS: dict[str, Entry] = {
         "neural posterior estimation, amortized draws",
         sets=lambda: jaxsbi.npe(summary=jaxsbi.networks.SortedSet()),
     ),
-    "nle": Entry(jaxsbi.nle, "simulation-based", "neural likelihood estimation + NUTS"),
+    "nle": Entry(
+        jaxsbi.nle,
+        "simulation-based",
+        "neural likelihood estimation + NUTS",
+        sets=lambda: jaxsbi.nle(iid=True),
+    ),
     "nre": Entry(jaxsbi.nre, "simulation-based", "contrastive neural ratio estimation + NUTS"),
     "emulator": Entry(jaxsbi.emulator, "likelihood-based", "emulator + noise model + NUTS"),
 }

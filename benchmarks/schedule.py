@@ -237,6 +237,8 @@ def _work(
     jobs: int,
 ) -> None:
     """Run blocks until there are none left: the body of a worker process."""
+    # A shell starts background jobs deaf to Ctrl-C, and that is inherited: hear `_interrupt`.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     pin(number, jobs)
     use_compilation_cache(options.cache)
     how = FINISHED

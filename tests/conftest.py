@@ -9,6 +9,7 @@ import gc
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
+from importlib.metadata import version
 from pathlib import Path
 
 # Read when JAX and matplotlib are imported; through the environment, subprocesses share them.
@@ -18,6 +19,12 @@ _CACHE = os.environ.get("JAXSBI_CACHE") or Path(
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(_CACHE).expanduser() / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Most of the suite's time is compilation: CPU code is generated as `fit` and `sample` ask for it
+# (`jaxsbi.base.CPU_OPTIONS`), in whatever program a test jits.
+_FLAGS = "--xla_backend_optimization_level=1"
+if tuple(map(int, version("jax").split(".")[:2])) < (0, 11):  # later ones have one generator
+    _FLAGS += " --xla_cpu_use_fusion_emitters=false"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_FLAGS}".strip()
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 import jax  # noqa: E402

@@ -29,33 +29,44 @@ class NLE:
 
     Attributes:
         density: A conditional density for each kind of number in a data set.
+        iid: The leading axis of every array in x counts independent draws given the parameters:
+            the density is of one of them, and their log-densities add.
         sampler: The sampler that draws from the posterior (`jaxsbi.samplers`).
         target: Set by `posterior.with_prior`.
     """
 
     density: Mixed = Mixed()
+    iid: bool = False
     sampler: Any = nuts()
     target: Prior | None = leaf(default=None)
 
     def init(self, key: Key, prior: Prior, simulations: Simulations) -> Variables:
         """Return initial parameters, and what is kept of the training data."""
-        rows = jax.vmap(parts)(simulations.x)
+        x, z = simulations.x, jax.vmap(prior.to_latent)(simulations.theta)
+        if self.iid:
+            m = _members(first(x))
+            x = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), x)
+            z = jnp.repeat(z, m, axis=0)
+        rows = jax.vmap(parts)(x)
         self._check_used(first(rows))
-        z = jax.vmap(prior.to_latent)(simulations.theta)
         kept = {
             "continuous": statistics(rows.continuous),
             "discrete": self.density.measure(rows, z),
         }
-        x = _standardized(kept, first(simulations.x))
-        density = self.density.sized(x).init(key, x, first(z), method="log_prob")
+        one = _standardized(kept, first(x))
+        density = self.density.sized(one).init(key, one, first(z), method="log_prob")
         return {"params": density.get("params", {}), "statistics": kept}
 
     def loss(self, variables: Variables, prior: Prior, key: Key, batch: Simulations) -> Array:
-        """Return -log q(x | theta) per row, shape `(n,)`, in nats of the standardised data."""
+        """Return -log q(x | theta) per row, shape `(n,)`, in nats of the standardised data.
+
+        With `iid`, of one draw: the mean over a row's.
+        """
         del key
 
         def one(theta: Theta, x: Data) -> Array:
-            return -self._log_prob(variables, prior.to_latent(theta), x)
+            members = _members(x) if self.iid else 1
+            return -self._log_prob(variables, prior.to_latent(theta), x) / members
 
         return jax.vmap(one)(batch.theta, batch.x)
 
@@ -63,7 +74,8 @@ class NLE:
         """Return log q(x | theta(z)), normalised over x (a scalar)."""
         del prior
         scale = variables["statistics"]["continuous"]["scale"]
-        return self._log_prob(variables, z, x) - jnp.sum(jnp.log(scale))
+        members = _members(x) if self.iid else 1
+        return self._log_prob(variables, z, x) - members * jnp.sum(jnp.log(scale))
 
     def sample(
         self, variables: Variables, prior: Prior, key: Key, x: Data, n: int
@@ -94,9 +106,13 @@ class NLE:
 
     def _log_prob(self, variables: Variables, z: Array, x: Data) -> Array:
         kept = variables["statistics"]
-        x = _standardized(kept, x)
         density = {"params": variables["params"], "statistics": kept["discrete"]}
-        return self.density.sized(x).apply(density, x, z, method="log_prob")
+
+        def one(x: Data) -> Array:
+            x = _standardized(kept, x)
+            return self.density.sized(x).apply(density, x, z, method="log_prob")
+
+        return jnp.sum(jax.vmap(one)(x)) if self.iid else one(x)
 
 
 def _standardized(kept: Variables, x: Data) -> Parts:
@@ -105,16 +121,36 @@ def _standardized(kept: Variables, x: Data) -> Parts:
     return split._replace(continuous=standardize(kept["continuous"], split.continuous))
 
 
-def nle(*, density: nn.Module | None = None, sampler: Any = None) -> NLE:
+def _members(x: Data) -> int:
+    """Return the number of independent draws in one data set.
+
+    Raises:
+        ValueError: If its arrays have no leading axis, or not one of equal length.
+    """
+    lengths = {jnp.shape(a)[:1] for a in jax.tree.leaves(x)}
+    if len(lengths) != 1 or lengths == {()}:
+        shapes = jax.tree.map(jnp.shape, x)
+        raise ValueError(
+            "nle(iid=True): expected arrays whose leading axis counts independent draws, of one "
+            f"length, got a data set of shapes {shapes}. Return shape (draws, ...) from the "
+            "simulator, or leave iid out."
+        )
+    return int(*lengths.pop())
+
+
+def nle(*, density: nn.Module | None = None, iid: bool = False, sampler: Any = None) -> NLE:
     """Return the configuration of neural likelihood estimation.
 
     Args:
         density: A conditional density of the data (`jaxsbi.densities`) for the kind of number it
             is made for, or a `Mixed` for several kinds. By default booleans get
             `MaskedBernoulli`, integers `MaskedLogisticMixture`, floats `MaskedAutoregressive`.
+        iid: Say that the leading axis of every array in x counts independent draws given the
+            parameters. One density is then learned from all of them, and multiplied.
         sampler: A sampler (`jaxsbi.samplers`); NumPyro's NUTS in many short chains by default.
     """
     if density is not None and not isinstance(density, Mixed):
         density = Mixed(**{getattr(density, "kind", "continuous"): density})
     given = {"density": density, "sampler": sampler}
-    return NLE(**{name: value for name, value in given.items() if value is not None})
+    given = {name: value for name, value in given.items() if value is not None}
+    return NLE(iid=iid, **given)
