@@ -89,7 +89,12 @@ class Simulations:
 
 @runtime_checkable
 class Method(Protocol):
-    """One road from simulations to a posterior: configuration and four pure functions."""
+    """One road from simulations to a posterior: configuration and four pure functions.
+
+    A method whose `init` and `loss` see parameters only through `prior.to_latent` says so by a
+    class attribute `latent = True`. `fit` then maps them once, and not in every step: it passes
+    `prior.latent` and parameters `{"z": …}`.
+    """
 
     def init(self, key: Key, prior: Prior, simulations: Simulations) -> Variables:
         """Return initial parameters, and statistics of the (training) simulations."""
@@ -282,10 +287,11 @@ class Posterior:
 CPU_OPTIONS: dict[str, Any] = {"xla_backend_optimization_level": 1}
 """LLVM's costlier passes and (before JAX 0.11, which has no other) the newer code generator make
 compilation longer by half, and loops over small matrices no faster."""
+ONCE_OPTIONS: dict[str, Any] = {"xla_backend_optimization_level": 0}
+"""For what runs once, and for less time than it takes to compile."""
 if jax.__version_info__ < (0, 11):
     CPU_OPTIONS["xla_cpu_use_fusion_emitters"] = False
-ONCE_OPTIONS = {"xla_backend_optimization_level": 0}
-"""For what runs once, and for less time than it takes to compile."""
+    ONCE_OPTIONS["xla_cpu_use_fusion_emitters"] = False
 
 
 def _draw(posterior: Posterior, key: Key, x: Data, n: int) -> tuple[Theta, Any]:

@@ -6,6 +6,7 @@ result does not depend on it. Progress, Ctrl-C and failures are seen between chu
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import time
 from typing import Any
@@ -17,6 +18,8 @@ import optax
 from tqdm import tqdm
 
 from jaxsbi.base import (
+    ONCE_OPTIONS,
+    Array,
     DataSpec,
     Fitted,
     History,
@@ -24,6 +27,7 @@ from jaxsbi.base import (
     Method,
     Posterior,
     Simulations,
+    Variables,
     check_key,
 )
 from jaxsbi.interrupt import Interrupt
@@ -85,8 +89,10 @@ def fit(
     """
     check_key(key)
     _check_method(method)
-    training, validation = _split(simulations, validation_fraction, prior)
-    plan = _plan(len(training), len(validation), batch_size, max_epochs, patience)
+    rows, cut = _split(simulations, validation_fraction, prior)
+    held_out = len(rows) - cut
+    plan = _plan(cut, held_out, batch_size, max_epochs, patience)
+    plan = dataclasses.replace(plan, trees=optimizer is not None)
     if optimizer is None:
         optimizer = default_optimizer(plan.steps * plan.max_epochs)
     _check_optimizer(optimizer)
@@ -94,9 +100,11 @@ def fit(
 
     begin = time.perf_counter()
     initial, chunk = PROGRAMS["cpu" if jax.default_backend() == "cpu" else "accelerator"]
-    state = initial(optimizer, plan, method, prior, training, jax.random.split(key, members))
-    validation = _pad(validation, plan.evaluation_batch)
-    run = functools.partial(chunk, optimizer, plan, method, prior, training, validation)
+    latent = getattr(method, "latent", False)
+    training, validation = _parts(prior, rows, latent, cut, plan.evaluation_batch)
+    seen = prior.latent if latent else prior
+    state = initial(optimizer, plan, method, seen, training, jax.random.split(key, members))
+    run = functools.partial(chunk, optimizer, plan, method, seen, training, validation)
     # Zero epochs: this call only compiles.
     state = jax.block_until_ready(run(state, jnp.int32(0)))
     compile_seconds = time.perf_counter() - begin
@@ -104,11 +112,12 @@ def fit(
     state, interrupted = _run(run, state, plan, progress)
     seconds = (compile_seconds, time.perf_counter() - begin)
     _check_finite(state, plan)
-    used = (len(training), simulations.num_valid - len(training))
-    history = _history(state, plan, interrupted, seconds, used, len(simulations) - sum(used))
+    history = _history(
+        state, plan, interrupted, seconds, (cut, held_out), len(simulations) - len(rows)
+    )
     variables = {"params": state.best, "statistics": state.statistics}
     if ensemble is None:
-        variables = jax.tree.map(lambda a: a[0], variables)
+        variables = _only(variables)
     else:
         method = Ensemble(method=method, size=members)
     data = DataSpec.of(simulations.x, batched=True)
@@ -150,10 +159,8 @@ def _check_members(ensemble: int | None) -> int:
     return int(ensemble)
 
 
-def _split(
-    simulations: Simulations, fraction: float, prior: Prior
-) -> tuple[Simulations, Simulations]:
-    """Return the valid rows to train on, and the valid rows to validate on."""
+def _split(simulations: Simulations, fraction: float, prior: Prior) -> tuple[Simulations, int]:
+    """Return the valid rows, and how many of them, the first, to train on."""
     if not 0.0 < fraction < 1.0:
         raise ValueError(f"validation_fraction: expected between 0 and 1, got {fraction}.")
     _check_theta(simulations, prior)
@@ -168,8 +175,7 @@ def _split(
     held_out = min(max(2, round(valid.size * fraction)), valid.size - 2)
     # Draws are independent, so the last rows are as good a validation set as any; every member
     # and every method then sees the same one, and their losses can be compared.
-    cut = valid.size - held_out
-    return rows[:cut], rows[cut:]
+    return rows, valid.size - held_out
 
 
 def _check_theta(simulations: Simulations, prior: Prior) -> None:
@@ -215,13 +221,34 @@ def _plan(
     )
 
 
-def _pad(rows: Simulations, batch: int) -> Simulations:
-    """Pad to whole batches with copies of the first row that have weight 0."""
-    n = len(rows)
-    index = np.arange(-(-n // batch) * batch)
-    padded = rows[np.where(index < n, index, 0)]
-    weight = jnp.where(jnp.asarray(index < n), padded.weight, 0.0)
-    return Simulations(padded.theta, padded.x, weight)
+@functools.partial(
+    jax.jit, static_argnames=("latent", "cut", "batch"), compiler_options=ONCE_OPTIONS
+)
+def _parts(
+    prior: Prior, rows: Simulations, latent: bool, cut: int, batch: int
+) -> tuple[Simulations, Simulations]:
+    """Return the training part and the validation part, as the method's `loss` will see them.
+
+    The validation part is padded to whole batches with copies of its first row, of weight 0.
+    """
+    if latent:
+        z = jax.vmap(prior.to_latent)(rows.theta)
+        rows = Simulations({"z": z}, rows.x, rows.weight)
+    training, validation = rows[:cut], rows[cut:]
+    missing = -len(validation) % batch
+
+    def pad(a: Array) -> Array:
+        return jnp.concatenate([a, jnp.broadcast_to(a[:1], (missing, *a.shape[1:]))])
+
+    padded = jax.tree.map(pad, validation)
+    weight = jnp.concatenate([validation.weight, jnp.zeros(missing, rows.weight.dtype)])
+    return training, Simulations(padded.theta, padded.x, weight)
+
+
+@jax.jit
+def _only(variables: Variables) -> Variables:
+    """Return the variables of the only member."""
+    return jax.tree.map(lambda a: a[0], variables)
 
 
 def _run(run: Any, state: TrainState, plan: Plan, progress: bool) -> tuple[TrainState, bool]:
@@ -235,14 +262,13 @@ def _run(run: Any, state: TrainState, plan: Plan, progress: bool) -> tuple[Train
             begin = time.perf_counter()
             state = run(state, jnp.int32(min(epochs + chunk, plan.max_epochs)))
             # One small copy per chunk is all the host ever waits for.
-            now, done_now, best = jax.device_get(
-                (state.epoch.max(), state.done.all(), state.best_loss.mean())
-            )
+            now, done_now, best = jax.device_get((state.epoch, state.done, state.best_loss))
             seconds = time.perf_counter() - begin
-            ran = int(now) - epochs
-            epochs, done = int(now), bool(done_now) or int(now) >= plan.max_epochs
+            ran = int(now.max()) - epochs
+            epochs = int(now.max())
+            done = bool(done_now.all()) or epochs >= plan.max_epochs
             bar.update(ran)
-            bar.set_postfix(validation=f"{float(best):.4f}")
+            bar.set_postfix(validation=f"{best.mean():.4f}")
             chunk = max(1, min(plan.max_epochs, round(ran * CHUNK_SECONDS / max(seconds, 1e-3))))
     return state, interrupt.seen and not done
 
@@ -255,14 +281,14 @@ def _history(
     used: tuple[int, int],
     num_invalid: int,
 ) -> History:
-    epochs = int(jnp.max(state.epoch))
+    epochs = int(np.max(state.epoch))
     train = np.asarray(state.train_loss)[:, :epochs]
     validation = np.asarray(state.validation_loss)[:, :epochs]
     best = np.asarray(state.best_epoch)
     if best.size == 1:
         train, validation, best = train[0], validation[0], best[0]
     stopped = "interrupted" if interrupted else "patience"
-    if not interrupted and bool(jnp.any(state.epoch >= plan.max_epochs)):
+    if not interrupted and bool(np.any(np.asarray(state.epoch) >= plan.max_epochs)):
         stopped = "max_epochs"
     return History(
         train_loss=train,

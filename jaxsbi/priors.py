@@ -10,10 +10,11 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from jax import Array
 
@@ -105,6 +106,12 @@ class Prior:
     def dim(self) -> int:
         """Dimension of z (a Dirichlet on K categories has K - 1)."""
         return sum(math.prod(route.shape) for route in self._routes)
+
+    @property
+    def latent(self) -> Self:
+        """A prior of one parameter "z" of shape (dim,), whose latent coordinates are z itself."""
+        zeros = np.zeros(self.dim, jnp.result_type(float))  # NumPy's need no compiling
+        return type(self)(z=dist.Normal(zeros, zeros + 1.0).to_event(1))
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 
 from jaxsbi.base import CPU_OPTIONS, ONCE_OPTIONS, Array, Key, Method, Simulations
 from jaxsbi.priors import Prior
@@ -22,13 +23,24 @@ STEP_DECAY = 0.3
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Static sizes of one training; equal plans share one compiled program."""
+    """Static sizes of one training; equal plans share one compiled program.
+
+    Attributes:
+        batch: Rows per step.
+        steps: Steps per epoch.
+        evaluation_batch: Rows of the validation set scored at once.
+        max_epochs: The longest training.
+        patience: Epochs without improvement before it stops.
+        trees: Whether the optimizer must see parameters by name: the user's may treat them
+            differently. The default one sees a vector: one operation instead of one per array.
+    """
 
     batch: int
     steps: int
     evaluation_batch: int
     max_epochs: int
     patience: int
+    trees: bool = False
 
     @property
     def plateau(self) -> int:
@@ -37,10 +49,13 @@ class Plan:
 
 
 class TrainState(NamedTuple):
-    """The state of each member, with a leading axis of members on every leaf."""
+    """The state of each member, with a leading axis of members on every leaf.
 
-    params: Any
-    average: Any
+    `params` and `average` are vectors, `best` has the method's own structure.
+    """
+
+    params: Array
+    average: Array
     statistics: Any
     optimizer: Any
     key: Key
@@ -68,17 +83,17 @@ def _initial_state(
     def one(key: Key) -> TrainState:
         key_init, key_run = jax.random.split(key)
         variables = method.init(key_init, prior, training)
-        params = variables["params"]
+        params, _ = ravel_pytree(variables["params"])
         nothing = jnp.full(plan.max_epochs, jnp.nan, float)
         return TrainState(
             params=params,
             average=params,
             statistics=variables["statistics"],
-            optimizer=optimizer.init(params),
+            optimizer=optimizer.init(variables["params"] if plan.trees else params),
             key=key_run,
             step_scale=jnp.ones((), float),
             epoch=jnp.int32(0),
-            best=params,
+            best=variables["params"],
             # With a dtype: a weakly typed leaf would compile the loop a second time.
             best_loss=jnp.full((), jnp.inf, float),
             best_epoch=jnp.int32(0),
@@ -159,8 +174,11 @@ def _epoch(
     rows = jax.random.permutation(key_order, training.weight.shape[0])
     rows = rows[: plan.steps * plan.batch].reshape(plan.steps, plan.batch)
 
-    def objective(params: Any, key: Key, batch: Simulations) -> Array:
-        variables = {"params": params, "statistics": state.statistics}
+    unravel = ravel_pytree(state.best)[1]
+    update = _on_trees(optimizer.update, unravel) if plan.trees else optimizer.update
+
+    def objective(params: Array, key: Key, batch: Simulations) -> Array:
+        variables = {"params": unravel(params), "statistics": state.statistics}
         return _weighted_mean(method.loss(variables, prior, key, batch), batch.weight)
 
     # The first epochs, far from any good parameters, are forgotten faster.
@@ -171,10 +189,9 @@ def _epoch(
         params, average, optimizer_state = carry
         index, key = each
         loss, gradient = jax.value_and_grad(objective)(params, key, training[index])
-        updates, optimizer_state = optimizer.update(gradient, optimizer_state, params)
-        updates = jax.tree.map(lambda u: state.step_scale * u, updates)
-        params = optax.apply_updates(params, updates)
-        average = jax.tree.map(lambda a, p: a + share * (p - a), average, params)
+        updates, optimizer_state = update(gradient, optimizer_state, params)
+        params = params + state.step_scale * updates
+        average = average + share * (params - average)
         return (params, average, optimizer_state), loss
 
     (params, average, optimizer_state), losses = jax.lax.scan(
@@ -187,12 +204,22 @@ def _epoch(
         plan,
         method,
         prior,
-        {"params": average, "statistics": state.statistics},
+        {"params": unravel(average), "statistics": state.statistics},
         jax.random.fold_in(state.key, plan.max_epochs),
         validation,
     )
     state = state._replace(params=params, average=average, optimizer=optimizer_state)
     return _record(plan, state, jnp.mean(losses), validation_loss)
+
+
+def _on_trees(update: Any, unravel: Any) -> Any:
+    """Return an optimizer's update for vectors."""
+
+    def on_vectors(gradient: Array, state: Any, params: Array) -> tuple[Array, Any]:
+        updates, state = update(unravel(gradient), state, unravel(params))
+        return ravel_pytree(updates)[0], state
+
+    return on_vectors
 
 
 def _evaluate(
@@ -224,16 +251,18 @@ def _record(plan: Plan, state: TrainState, train: Array, validation: Array) -> T
     best_epoch = jnp.where(better, epoch, state.best_epoch)
     failed = ~(jnp.isfinite(train) & jnp.isfinite(validation))
     waited = epoch - best_epoch
-    best = jax.tree.map(lambda new, old: jnp.where(better, new, old), state.average, state.best)
+    unravel = ravel_pytree(state.best)[1]
+    best = jax.lax.cond(better, lambda: unravel(state.average), lambda: state.best)
     # A plateau, or over-fitting: go back to the best parameters and take smaller steps.
     plateau = (waited > 0) & (waited % plan.plateau == 0)
-
-    def back(now: Any) -> Any:
-        return jax.tree.map(lambda new, old: jnp.where(plateau, old, new), now, best)
-
+    params, average = jax.lax.cond(
+        plateau,
+        lambda: (ravel_pytree(best)[0],) * 2,
+        lambda: (state.params, state.average),
+    )
     return state._replace(
-        params=back(state.params),
-        average=back(state.average),
+        params=params,
+        average=average,
         step_scale=jnp.where(plateau, state.step_scale * STEP_DECAY, state.step_scale),
         epoch=epoch,
         best=best,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -54,6 +54,7 @@ class Emulator:
         target: Set by `posterior.with_prior`.
     """
 
+    latent: ClassVar[bool] = True
     network: nn.Module = MLP(128, 128)
     components: int = 32
     noise: Any = leaf(default=EstimatedNoise())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 
@@ -24,6 +24,7 @@ class FMPE:
         noises: Times and noises that each example is seen with per step.
     """
 
+    latent: ClassVar[bool] = True
     field: nn.Module = ResidualField()
     path: Any = FlowMatching()
     sampler: Any = ode()

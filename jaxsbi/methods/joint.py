@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -39,6 +39,7 @@ class Joint:
         noises: Questions, times and noises that each example is seen with per step.
     """
 
+    latent: ClassVar[bool] = True
     network: nn.Module = JointTransformer()
     path: Any = EDM()
     sampler: Any = ode()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -35,6 +35,7 @@ class NLE:
         target: Set by `posterior.with_prior`.
     """
 
+    latent: ClassVar[bool] = True
     density: Mixed = Mixed()
     iid: bool = False
     sampler: Any = nuts()

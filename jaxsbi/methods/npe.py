@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -43,6 +43,7 @@ class NPE:
         summary: A Flax module from one data set to a vector, trained jointly; `None` flattens.
     """
 
+    latent: ClassVar[bool] = True
     density: nn.Module = SplineCoupling()
     summary: nn.Module | None = None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -50,6 +50,7 @@ class NRE:
         target: Set by `posterior.with_prior`.
     """
 
+    latent: ClassVar[bool] = True
     classifier: nn.Module = ResNet(hidden=64)
     summary: nn.Module | None = None
     contrasts: int = 8

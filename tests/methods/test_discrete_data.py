@@ -1,5 +1,7 @@
 """NLE on booleans, counts and mixed data, against conjugate posteriors and quadrature."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,14 +47,19 @@ def distance(posterior, name, grid, x, exact):
     return 0.5 * np.abs(density / density.sum() - exact / exact.sum()).sum()
 
 
+@functools.cache
+def coin():
+    return fitted(jaxsbi.nle(), CHANCE, flips)
+
+
 def test_booleans_give_the_beta_posterior():
-    posterior = fitted(jaxsbi.nle(), CHANCE, flips, 2_000, max_epochs=10)
+    posterior = coin()
     assert posterior.data.leaves[0][2] == "bool"
     grid = np.linspace(0.005, 0.995, 199)
     for hits in (0, 2, 5):
         x = jnp.arange(6) < hits
         exact = scipy.stats.beta.pdf(grid, 2 + hits, 9 - hits)
-        # Six regressions from 2,000 simulations: each log-odds to about 0.1.
+        # Six regressions from 4,000 simulations: each log-odds to about 0.07.
         assert distance(posterior, "chance", grid, x, exact) < 0.08
     # Normalised over all data sets, in float32.
     everything = jnp.asarray([[i >> j & 1 for j in range(6)] for i in range(64)], bool)
@@ -63,7 +70,7 @@ def test_booleans_give_the_beta_posterior():
 
 @pytest.mark.slow
 def test_draws_for_many_observations_follow_the_beta_posterior():
-    posterior = fitted(jaxsbi.nle(), CHANCE, flips)
+    posterior = coin()
     xs = jnp.arange(6)[None] < jnp.array([1, 4])[:, None]
     keys = jax.random.split(jax.random.key(3), 2)
     draws = jax.vmap(lambda k, x: posterior.sample(k, x, 2_000))(keys, xs)["chance"]

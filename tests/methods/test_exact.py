@@ -9,6 +9,7 @@ import numpyro.distributions as dist
 import pytest
 
 import jaxsbi
+from jaxsbi.base import ONCE_OPTIONS
 
 pytestmark = [pytest.mark.rank_promotion]  # NumPyro's kernel
 
@@ -92,7 +93,7 @@ def test_another_prior_needs_no_training(posteriors, name: str) -> None:
 
 
 def test_npe_refuses_another_prior() -> None:
-    posterior = untrained(jaxsbi.npe())
+    posterior = untrained(METHODS["npe"])
     with pytest.raises(NotImplementedError, match="importance"):
         posterior.with_prior(PRIOR)
 
@@ -100,7 +101,7 @@ def test_npe_refuses_another_prior() -> None:
 def test_another_prior_must_have_the_same_parameters() -> None:
     other = jaxsbi.Prior(width=dist.Normal(0.0, 1.0))
     with pytest.raises(ValueError, match="with_prior: expected parameters"):
-        untrained(jaxsbi.nle()).with_prior(other)
+        untrained(METHODS["nle"]).with_prior(other)
 
 
 def test_an_untrained_npe_is_the_linear_gaussian_posterior() -> None:
@@ -129,6 +130,7 @@ def test_an_untrained_posterior_is_the_prior(method) -> None:
 
 def untrained(method, n: int = 50) -> jaxsbi.Posterior:
     simulations = jaxsbi.simulate(jax.random.key(1), PRIOR, simulator, n, progress=False)
-    variables = method.init(jax.random.key(0), PRIOR, simulations)
+    init = jax.jit(method.init, compiler_options=ONCE_OPTIONS)
+    variables = init(jax.random.key(0), PRIOR, simulations)
     data = jaxsbi.base.DataSpec.of(simulations.x, batched=True)
     return jaxsbi.Posterior(variables, PRIOR, method, data)

@@ -63,6 +63,7 @@ def test_a_posterior_whose_width_depends_on_the_data_is_left_to_the_network():
 @pytest.mark.parametrize("far", [1.0, 100.0])
 def test_whiten_and_colour_are_inverse(far, x64):
     found = {"offset": jnp.ones(2), "slopes": jnp.asarray(SLOPES), "factor": jnp.asarray(FACTOR)}
+    found["inverse"] = jnp.linalg.inv(found["factor"])
     x, z = far * jnp.arange(3.0), jnp.array([0.4, -2.0])
     u, log_det = whiten(found, z, x)
     back, again = colour(found, u, x)

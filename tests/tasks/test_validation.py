@@ -26,8 +26,8 @@ def test_committed_validation_covers_every_task_and_passes():
 @pytest.mark.key_reuse  # NumPyro's vectorised chains
 @pytest.mark.parametrize("name", PLAIN)
 def test_our_posterior_is_the_reference(name):
-    """The first observation, with fewer draws: chance alone moves the accuracy by 0.006."""
-    n = 4_000
+    """The first observation, with fewer draws: chance moves the accuracy by 0.006 or 0.008."""
+    n = 4_000 if tasks.get(name).dim < 10 else 2_000  # in ten dimensions a C2ST takes minutes
     draws, _ = validate_tasks.sample(name, 1, 0, n=n)
     reference = tasks.reference(name, 1).posterior_samples[:n]
     assert draws.shape == reference.shape
