@@ -27,14 +27,14 @@ import numpy as np
 import optax
 
 from benchmarks.environment import environment
-from jaxsbi.base import CPU_OPTIONS, DRAW_OPTIONS
+from jaxsbi.base import CPU_OPTIONS, LONG_OPTIONS
 from jaxsbi.densities import SplineCoupling, coupling
 
 DIM, BATCH, HIDDEN, KNOTS = 10, 256, 50, 10
 JOBS = ("train", "draw", "log_prob")
 # Of the package's three programs, `fit` and `sample` choose options, `log_prob` takes JAX's.
-OPTIONS: dict[str, dict[str, Any]] = {"train": CPU_OPTIONS, "draw": DRAW_OPTIONS, "log_prob": {}}
-SWEPT: dict[str, dict[str, Any]] = {"none": {}, "cpu": CPU_OPTIONS, "draw": DRAW_OPTIONS}
+OPTIONS: dict[str, dict[str, Any]] = {"train": LONG_OPTIONS, "draw": CPU_OPTIONS, "log_prob": {}}
+SWEPT: dict[str, dict[str, Any]] = {"none": {}, "short": CPU_OPTIONS, "long": LONG_OPTIONS}
 Seconds = dict[str, float]
 
 
@@ -90,7 +90,7 @@ def training_data(steps: int) -> tuple[np.ndarray, np.ndarray]:
 class Ours:
     """The three jobs in this process; `FlowJax` has the same two methods."""
 
-    library = "jaxsbi"
+    name = "jaxsbi"
 
     def __init__(self, arguments: argparse.Namespace, **options: Any) -> None:
         """Make the flow, its optimizer's state, and the data."""
@@ -158,7 +158,7 @@ def _timed(function: Callable[[], Any]) -> Seconds:
 class FlowJax:
     """The same jobs in a process of flowjax's own environment."""
 
-    library = "flowjax"
+    name = "flowjax"
 
     def __init__(self, arguments: argparse.Namespace, data: Path) -> None:
         """Start the process and wait until it has made its flow."""
@@ -221,7 +221,7 @@ def compare(arguments: argparse.Namespace) -> list[dict[str, Any]]:
                 side.run(job)
             runs = [[side.run(job) for side in sides] for _ in range(arguments.repeat)]
             for i, side in enumerate(sides):
-                row = {"library": side.library, "job": job, "compile": compiled[i]}
+                row = {"library": side.name, "job": job, "compile": compiled[i]}
                 rows.append(row | {"runs": [turn[i] for turn in runs]})
         for side in sides[1:]:
             rows[-1]["versions"] = side.versions

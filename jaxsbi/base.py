@@ -286,7 +286,8 @@ class Posterior:
 
 CPU_OPTIONS: dict[str, Any] = {"xla_backend_optimization_level": 1}
 """LLVM's costlier passes and (before JAX 0.11, which has no other) the newer code generator make
-compilation longer by half, and loops over small matrices no faster."""
+compilation longer by half: worth it in long trainings only, `LONG_OPTIONS`."""
+LONG_OPTIONS = dict(CPU_OPTIONS)
 ONCE_OPTIONS: dict[str, Any] = {"xla_backend_optimization_level": 0}
 """For what runs once, and for less time than it takes to compile."""
 if jax.__version_info__ < (0, 11):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
-from jaxsbi.base import CPU_OPTIONS, ONCE_OPTIONS, Array, Key, Method, Simulations
+from jaxsbi.base import CPU_OPTIONS, LONG_OPTIONS, ONCE_OPTIONS, Array, Key, Method, Simulations
 from jaxsbi.priors import Prior
 
 AVERAGED_EPOCHS = 4
@@ -41,6 +41,11 @@ class Plan:
     max_epochs: int
     patience: int
     trees: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Rows that all steps of the longest training see together."""
+        return self.batch * self.steps * self.max_epochs
 
     @property
     def plateau(self) -> int:
@@ -133,16 +138,15 @@ def _train_chunk(
 
 
 train_chunk = jax.jit(_train_chunk, static_argnums=(0, 1), donate_argnums=6)
-train_chunk_cpu = jax.jit(
-    _train_chunk,
-    static_argnums=(0, 1),
-    donate_argnums=6,
-    compiler_options=CPU_OPTIONS,
+train_chunk_cpu, train_chunk_cpu_long = (
+    jax.jit(_train_chunk, static_argnums=(0, 1), donate_argnums=6, compiler_options=options)
+    for options in (CPU_OPTIONS, LONG_OPTIONS)
 )
 
 
 PROGRAMS = {
     "cpu": (initial_state_cpu, train_chunk_cpu),
+    "cpu, long": (initial_state_cpu, train_chunk_cpu_long),
     "accelerator": (initial_state, train_chunk),
 }
 """How to start a training, and how to go on with it."""

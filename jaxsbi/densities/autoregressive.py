@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import distrax
 import flax.linen as nn
 import jax
@@ -16,7 +18,9 @@ from jaxsbi.densities.base import (
     require_dim,
     standard_normal_log_prob,
 )
-from jaxsbi.densities.elementwise import Affine, AffineSpline, add_shift
+from jaxsbi.densities.conditioner import hidden_features, hidden_stack
+from jaxsbi.densities.elementwise import Affine, AffineSpline
+from jaxsbi.densities.mixing import mix, mixing_stack, unmix
 from jaxsbi.networks import activations
 
 # Chosen by validation loss on two moons and a 10-d Gaussian; masked tanh networks are smoother
@@ -38,11 +42,14 @@ class _Autoregressive(nn.Module):
     depth: int
     activation: str
     transform: Affine | AffineSpline
+    mixing: str
+    residual: bool
     dim: int
 
     def setup(self) -> None:
         dim, layers, hidden = self.dim, self.layers, self.hidden
-        outputs = dim * self.transform.num_parameters
+        parameters = self.transform.num_parameters
+        outputs = dim * parameters
         normal = kernel_init(THIRD, batch_axes=1)
         square = kernel_init(THIRD, batch_axes=2)
         zeros = nn.initializers.zeros
@@ -52,71 +59,106 @@ class _Autoregressive(nn.Module):
         self.read_outputs = nn.Dense(layers * outputs, kernel_init=zeros)
         # Linear paths to the shifts make linear regression easy to learn from few examples.
         self.shift_context = nn.Dense(layers * dim, kernel_init=zeros)
-        middle = self.param("middle", square, (layers, self.depth - 1, hidden, hidden))
+        stack = hidden_stack(self.param, square, layers, self.depth, hidden, self.residual)
+        if self.residual:
+            gate = layers * self.depth * hidden
+            self.read_gate = nn.Dense(gate, kernel_init=kernel_init(THIRD))
         # Degrees cycle over 0 … d-2: a hidden unit of degree m sees inputs 0 … m only, and the
         # parameters of number i see units of degree < i.
         inputs = np.arange(dim)
         units = np.arange(hidden) % max(dim - 1, 1)
         if hidden < dim - 1:  # too few units for all degrees: spread them
             units = np.arange(hidden) * (dim - 1) // hidden
-        targets = np.repeat(inputs, self.transform.num_parameters)
+        targets = np.repeat(inputs, parameters)
+        last = self.param("last", zeros, (layers, hidden, outputs))
+        first = self.param("first", normal, (layers, dim, hidden))
+        shift = self.param("shift", zeros, (layers, dim, dim))
+        # Reversing makes the last number of one layer the first of the next.
+        orders = np.broadcast_to(np.eye(dim)[::-1], (layers, dim, dim))
         self.stack = {
-            "first": self.param("first", normal, (layers, dim, hidden))
-            * (units >= inputs[:, None])[None],
-            "middle": middle * (units >= units[:, None])[None, None],
-            "middle_bias": self.param("middle_bias", zeros, (layers, self.depth - 1, hidden)),
-            "last": self.param("last", zeros, (layers, hidden, outputs))
-            * (targets > units[:, None])[None],
-            "shift": self.param("shift", zeros, (layers, dim, dim))
-            * (inputs > inputs[:, None])[None],
+            "middle": stack["middle"] * (units >= units[:, None])[None, None],
+            "middle_bias": stack["middle_bias"],
+            "first": first * (units >= inputs[:, None])[None],
+            "last": last * (targets > units[:, None])[None],
+            "shift": shift * (inputs > inputs[:, None])[None],
+            **mixing_stack(self.mixing, self.param, orders, first.dtype),
         }
 
     def _layers(self, context: Array) -> Layer:
         read = activations.get(self.activation)(h := self.read_context(context))
-        return {
+        layers = {
             **self.stack,
             "context": jnp.reshape(h, (self.layers, -1)),
             "outputs": jnp.reshape(self.read_outputs(read), (self.layers, -1)),
             "shift_context": jnp.reshape(self.shift_context(context), (self.layers, -1)),
         }
+        if self.residual:
+            gate = jax.nn.sigmoid(self.read_gate(context))
+            layers["gate"] = jnp.reshape(gate, (self.layers, self.depth, self.hidden))
+        return layers
 
-    def _raw(self, layer: Layer, z: Array) -> Array:
-        activation = activations.get(self.activation)
+    def _raw(self, layer: Layer, z: Array) -> tuple[Array, Array]:
+        """Return raw parameters `(d, p)` and linear shifts `(d,)`."""
         h = layer["context"] + z @ layer["first"]
-        for i in range(self.depth - 1):
-            h = activation(h) @ layer["middle"][i] + layer["middle_bias"][i]
-        raw = activation(h) @ layer["last"] + layer["outputs"]
-        raw = jnp.reshape(raw, (self.dim, self.transform.num_parameters))
+        h = hidden_features(layer, h, activations.get(self.activation))
+        raw = h @ layer["last"] + layer["outputs"]
         shift = layer["shift_context"] + z @ layer["shift"]
-        return add_shift(raw, SHIFT_GAIN * shift)
+        return jnp.reshape(raw, (self.dim, -1)), SHIFT_GAIN * shift
 
-    def log_prob(self, z: Array, context: Array) -> Array:
+    def to_noise(self, z: Array, context: Array) -> tuple[Array, Array]:
+        """Map data `(d,)` to noise `(d,)`; also the log-determinant of the map (a scalar)."""
+
         def forward(carry: Carry, layer: Layer) -> tuple[Carry, None]:
             z, total = carry
-            z, log_det = self.transform.forward(self._raw(layer, z), z)
-            # Reversing makes the last number of one layer the first of the next.
-            return (z[::-1], total + jnp.sum(log_det)), None
+            raw, shift = self._raw(layer, z)
+            z, log_det = self.transform.forward(raw, z - shift)
+            z, mixed = mix(layer, z)
+            return (z, total + (jnp.sum(log_det) + mixed)), None
 
         start = (z, jnp.zeros((), z.dtype))
-        (u, total), _ = jax.lax.scan(forward, start, self._layers(context), unroll=UNROLL)
-        return standard_normal_log_prob(u) + total
+        return jax.lax.scan(forward, start, self._layers(context), unroll=UNROLL)[0]
 
-    def sample_and_log_prob(self, key: Key, context: Array) -> tuple[Array, Array]:
+    def from_noise(self, u: Array, context: Array) -> tuple[Array, Array]:
+        """Map noise `(d,)` to data `(d,)`; also the log-determinant of `to_noise` there."""
+
         def inverse(carry: Carry, layer: Layer) -> tuple[Carry, None]:
             u, total = carry
-            u = u[::-1]
+            u, mixed = unmix(layer, u)
 
             # Pass i has the first i numbers right, and fixes the next.
             def one_pass(_: Array, state: Carry) -> Carry:
-                return self.transform.inverse(self._raw(layer, state[0]), u)
+                raw, shift = self._raw(layer, state[0])
+                z, log_det = self.transform.inverse(raw, u)
+                return z + shift, log_det
 
             z, log_det = jax.lax.fori_loop(0, self.dim, one_pass, (u, jnp.zeros_like(u)))
-            return (z, total + jnp.sum(log_det)), None
+            return (z, total + (jnp.sum(log_det) + mixed)), None
 
+        start = (u, jnp.zeros((), u.dtype))
+        return jax.lax.scan(inverse, start, self._layers(context), reverse=True)[0]
+
+    def log_prob(self, z: Array, context: Array) -> Array:
+        u, log_det = self.to_noise(z, context)
+        return standard_normal_log_prob(u) + log_det
+
+    def sample_and_log_prob(self, key: Key, context: Array) -> tuple[Array, Array]:
         u = jax.random.normal(key, (self.dim,), context.dtype)
-        start = (u, standard_normal_log_prob(u))
-        (z, total), _ = jax.lax.scan(inverse, start, self._layers(context), reverse=True)
-        return z, total
+        z, log_det = self.from_noise(u, context)
+        return z, standard_normal_log_prob(u) + log_det
+
+
+def _flow(density: Any, transform: Affine | AffineSpline) -> _Autoregressive:
+    """Return the flow that a public density configures."""
+    return _Autoregressive(
+        layers=density.layers,
+        hidden=density.hidden,
+        depth=density.depth,
+        activation=density.activation,
+        transform=transform,
+        mixing=density.mixing,
+        residual=density.residual,
+        dim=require_dim(density),
+    )
 
 
 class MaskedAutoregressive(nn.Module):
@@ -129,6 +171,10 @@ class MaskedAutoregressive(nn.Module):
         hidden: Width of each conditioner.
         depth: Hidden layers of each conditioner.
         activation: A registered name.
+        mixing: What happens between layers: reversals ("permute"), or learned linear maps that
+            start there ("linear").
+        residual: Whether conditioners have `depth` residual blocks gated by the context, in place
+            of `depth` hidden layers.
         dim: Number of dimensions; set by the method.
     """
 
@@ -136,13 +182,13 @@ class MaskedAutoregressive(nn.Module):
     hidden: int = 64
     depth: int = 2
     activation: str = "tanh"
+    mixing: str = "permute"
+    residual: bool = False
     dim: int | None = None
 
     def setup(self) -> None:
         """Create the layers."""
-        self.flow = _Autoregressive(
-            self.layers, self.hidden, self.depth, self.activation, Affine(), require_dim(self)
-        )
+        self.flow = _flow(self, Affine())
 
     def log_prob(self, z: Array, context: Array) -> Array:
         """Return the log-density (a scalar) of `z`, shape `(d,)`, given a context `(c,)`."""
@@ -167,6 +213,10 @@ class SplineAutoregressive(nn.Module):
         knots: Bins of each spline.
         bound: Half-width of the splines' interval.
         activation: A registered name.
+        mixing: What happens between layers: reversals ("permute"), or learned linear maps that
+            start there ("linear").
+        residual: Whether conditioners have `depth` residual blocks gated by the context, in place
+            of `depth` hidden layers.
         dim: Number of dimensions; set by the method.
     """
 
@@ -176,14 +226,13 @@ class SplineAutoregressive(nn.Module):
     knots: int = 8
     bound: float = 4.0
     activation: str = "silu"
+    mixing: str = "permute"
+    residual: bool = False
     dim: int | None = None
 
     def setup(self) -> None:
         """Create the layers."""
-        transform = AffineSpline(self.knots, self.bound)
-        self.flow = _Autoregressive(
-            self.layers, self.hidden, self.depth, self.activation, transform, require_dim(self)
-        )
+        self.flow = _flow(self, AffineSpline(self.knots, self.bound))
 
     def log_prob(self, z: Array, context: Array) -> Array:
         """Return the log-density (a scalar) of `z`, shape `(d,)`, given a context `(c,)`."""

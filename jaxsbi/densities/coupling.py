@@ -19,7 +19,9 @@ from jaxsbi.densities.base import (
     require_dim,
     standard_normal_log_prob,
 )
-from jaxsbi.densities.elementwise import AffineSpline, add_shift
+from jaxsbi.densities.conditioner import hidden_features, hidden_stack
+from jaxsbi.densities.elementwise import AffineSpline, spread
+from jaxsbi.densities.mixing import mix, mixing_stack, product, unmix
 from jaxsbi.networks import activations
 
 SHIFT_GAIN = 10.0
@@ -44,6 +46,10 @@ class SplineCoupling(nn.Module):
         knots: Bins of each spline.
         bound: Half-width of the splines' interval.
         activation: A registered name.
+        mixing: What happens between layers: fixed permutations ("permute"), or learned linear maps
+            that start there ("linear").
+        residual: Whether conditioners have `depth` residual blocks gated by the context, in place
+            of `depth` hidden layers.
         dim: Number of dimensions; set by the method.
     """
 
@@ -53,6 +59,8 @@ class SplineCoupling(nn.Module):
     knots: int = 8
     bound: float = 4.0
     activation: str = "relu"
+    mixing: str = "permute"
+    residual: bool = False
     dim: int | None = None
 
     def setup(self) -> None:
@@ -62,82 +70,99 @@ class SplineCoupling(nn.Module):
         self.transform = AffineSpline(self.knots, self.bound)
         outputs = (dim - self.split) * self.transform.num_parameters
         normal = kernel_init(batch_axes=1)
-        square = kernel_init(batch_axes=2)
         zeros = nn.initializers.zeros
         # One product reads the context for all layers at once; a linear path to the shifts makes
         # linear regression, the commonest part of a posterior, easy to learn from few examples.
         self.read_context = nn.Dense(layers * hidden, kernel_init=kernel_init())
         self.shift_context = nn.Dense(layers * (dim - self.split), kernel_init=zeros)
-        stack = {
-            "middle": self.param("middle", square, (layers, self.depth - 1, hidden, hidden)),
-            "middle_bias": self.param("middle_bias", zeros, (layers, self.depth - 1, hidden)),
-            "last": self.param("last", zeros, (layers, hidden, outputs)),
-            "last_bias": self.param("last_bias", zeros, (layers, outputs)),
-        }
+        hidden_init = kernel_init(batch_axes=2)
+        stack = hidden_stack(self.param, hidden_init, layers, self.depth, hidden, self.residual)
+        if self.residual:
+            self.read_gate = nn.Dense(layers * self.depth * hidden, kernel_init=kernel_init())
+        last = self.param("last", zeros, (layers, hidden, outputs))
+        bias = self.param("last_bias", zeros, (layers, outputs))
+        # A product with a constant feature adds the bias, and leaves vmap's batch axis last; so
+        # does one with the identity for the context's shifts.
+        moved = dim - self.split
+        last = jnp.concatenate([last, bias[:, None]], 1)
+        last = jnp.reshape(last, (layers, hidden + 1, moved, -1))
+        stack["last"] = jnp.swapaxes(last, 1, 2)
+        stack["shift"] = jnp.broadcast_to(jnp.eye(moved, dtype=last.dtype), (layers, moved, moved))
         if self.split:
             stack["first"] = self.param("first", normal, (layers, self.split, hidden))
-            shift = self.param("shift", zeros, (layers, self.split, dim - self.split))
-            stack["shift"] = shift
-        self.stack = stack
+            shift = self.param("shift", zeros, (layers, self.split, moved))
+            stack["shift"] = jnp.concatenate([shift, stack["shift"]], 1)
+        orders = _orders(layers, dim)
+        self.stack = stack | mixing_stack(self.mixing, self.param, orders, last.dtype)
 
     def _layers(self, context: Array) -> Layer:
-        """Return every layer's parameters, its order of the numbers and its read context."""
+        """Return every layer's parameters and its read context."""
         read = jnp.reshape(self.read_context(context), (self.layers, self.hidden))
-        order = jnp.asarray(_orders(self.layers, require_dim(self)), read.dtype)
         # Every step moves every weight alike: the more numbers, the more their sum moves.
-        gain = SHIFT_GAIN * min(1.0, math.sqrt(10.0 / max(context.size, 1)))
+        gain = min(1.0, math.sqrt(10.0 / max(context.size, 1)))
         shift = gain * jnp.reshape(self.shift_context(context), (self.layers, -1))
-        return {**self.stack, "context": read, "shift_context": shift, "order": order}
+        layers = {**self.stack, "context": read, "shift_context": shift}
+        if self.residual:
+            gate = jax.nn.sigmoid(self.read_gate(context))
+            layers["gate"] = jnp.reshape(gate, (self.layers, self.depth, self.hidden))
+        return layers
 
-    def _raw(self, layer: Layer, fixed: Array) -> Array:
-        activation = activations.get(self.activation)
+    def _raw(self, layer: Layer, fixed: Array) -> tuple[Array, Array]:
+        """Return raw parameters `(m, p)` and linear shifts `(m,)` of the m numbers to move."""
         h = layer["context"] + (fixed @ layer["first"] if self.split else 0.0)
-        for i in range(self.depth - 1):
-            h = activation(h) @ layer["middle"][i] + layer["middle_bias"][i]
-        raw = activation(h) @ layer["last"] + layer["last_bias"]
-        raw = jnp.reshape(raw, (-1, self.transform.num_parameters))
-        shift = SHIFT_GAIN * (fixed @ layer["shift"]) if self.split else 0.0
-        return add_shift(raw, layer["shift_context"] + shift)
+        h = hidden_features(layer, h, activations.get(self.activation))
+        h = spread(jnp.concatenate([h, jnp.ones(1, h.dtype)]), layer["last"].shape[0])
+        # One product per number, a batch of them: a derivative of a single product would first
+        # have to bring the batch axis to the front, through the whole spline.
+        per_number: Any = (((1,), (1,)), ((0,), (0,)))
+        raw = jax.lax.dot_general(layer["last"], h, per_number)
+        shift = product(layer["shift"].T, jnp.concatenate([fixed, layer["shift_context"]]))
+        return raw, SHIFT_GAIN * shift
 
-    def log_prob(self, z: Array, context: Array) -> Array:
-        """Return the log-density (a scalar) of `z`, shape `(d,)`, given a context `(c,)`."""
+    def to_noise(self, z: Array, context: Array) -> tuple[Array, Array]:
+        """Map data `(d,)` to noise `(d,)`; also the log-determinant of the map (a scalar)."""
 
         def forward(carry: Carry, layer: Layer) -> tuple[Carry, None]:
             z, total = carry
-            z = _permute(layer["order"], z)
+            z, mixed = mix(layer, z)
             fixed, moved = z[: self.split], z[self.split :]
-            moved, log_det = self.transform.forward(self._raw(layer, fixed), moved)
-            return (jnp.concatenate([fixed, moved]), total + jnp.sum(log_det)), None
+            raw, shift = self._raw(layer, fixed)
+            moved, log_det = self.transform.forward(raw, moved - shift)
+            return (jnp.concatenate([fixed, moved]), total + (jnp.sum(log_det) + mixed)), None
 
         start = (z, jnp.zeros((), z.dtype))
-        (u, total), _ = jax.lax.scan(forward, start, self._layers(context), unroll=UNROLL)
-        return standard_normal_log_prob(u) + total
+        return jax.lax.scan(forward, start, self._layers(context), unroll=UNROLL)[0]
 
-    def sample_and_log_prob(self, key: Key, context: Array) -> tuple[Array, Array]:
-        """Return one draw, shape `(d,)`, and its log-density."""
+    def from_noise(self, u: Array, context: Array) -> tuple[Array, Array]:
+        """Map noise `(d,)` to data `(d,)`; also the log-determinant of `to_noise` there."""
+        # A product puts vmap's batch axis last for the spline, where a slice would not.
+        keep = jnp.eye(require_dim(self), dtype=u.dtype)[self.split :]
 
         def inverse(carry: Carry, layer: Layer) -> tuple[Carry, None]:
             u, total = carry
-            fixed, moved = u[: self.split], u[self.split :]
-            moved, log_det = self.transform.inverse(self._raw(layer, fixed), moved)
-            u = _permute(layer["order"].T, jnp.concatenate([fixed, moved]))
-            return (u, total + jnp.sum(log_det)), None
+            fixed = u[: self.split]
+            raw, shift = self._raw(layer, fixed)
+            moved, log_det = self.transform.inverse(raw, product(keep, u))
+            u, mixed = unmix(layer, jnp.concatenate([fixed, moved + shift]))
+            return (u, total + (jnp.sum(log_det) + mixed)), None
 
+        start, layers = (u, jnp.zeros((), u.dtype)), self._layers(context)
+        return jax.lax.scan(inverse, start, layers, reverse=True, unroll=UNROLL)[0]
+
+    def log_prob(self, z: Array, context: Array) -> Array:
+        """Return the log-density (a scalar) of `z`, shape `(d,)`, given a context `(c,)`."""
+        u, log_det = self.to_noise(z, context)
+        return standard_normal_log_prob(u) + log_det
+
+    def sample_and_log_prob(self, key: Key, context: Array) -> tuple[Array, Array]:
+        """Return one draw, shape `(d,)`, and its log-density."""
         u = jax.random.normal(key, (require_dim(self),), context.dtype)
-        start = (u, standard_normal_log_prob(u))
-        layers = self._layers(context)
-        (z, total), _ = jax.lax.scan(inverse, start, layers, reverse=True, unroll=UNROLL)
-        return z, total
+        z, log_det = self.from_noise(u, context)
+        return z, standard_normal_log_prob(u) + log_det
 
     def distribution(self, context: Array) -> distrax.Distribution:
         """Return a distrax view; it must not leave the trace it was made in."""
         return View(self, context)
-
-
-def _permute(order: Array, z: Array) -> Array:
-    # A product with a permutation matrix is exact at the highest precision, and much faster than
-    # a gather under vmap (whose derivative is a scatter).
-    return jnp.matmul(order, z, precision=jax.lax.Precision.HIGHEST)
 
 
 def _orders(layers: int, dim: int) -> Any:

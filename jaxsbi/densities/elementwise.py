@@ -1,13 +1,14 @@
 """Monotone maps of one number with parameters from a network, and their exact log-derivatives.
 
-Both are written for arrays of numbers with one vector of raw parameters each; raw parameters of
-zero give the identity. They are bounded so that float32 round trips hold for any raw parameters.
+Both are written for d numbers, with one row of raw parameters `(d, p)` for each; raw parameters
+of zero give the identity. They are bounded so that float32 round trips hold for any of them.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,10 +16,43 @@ import numpy as np
 
 from jaxsbi.base import Array
 
+MAX_LOGIT = 30.0
+"""Raw widths and heights are cut here: exp(±30) has no overflow and lies beyond every floor."""
 
-def add_shift(raw: Array, shift: Array) -> Array:
-    """Add `(d,)` to the first raw parameter of each number, its shift; `raw` is `(d, p)`."""
-    return jnp.concatenate([raw[:, :1] + shift[:, None], raw[:, 1:]], axis=1)
+
+def spread(x: Array, m: int) -> Array:
+    """Repeat `(n,)` along a new leading axis of `m`, as an outer product.
+
+    Under `jax.vmap` a product leaves the batch axis where it is, where a broadcast would move it
+    to the front; see `AffineSpline`.
+    """
+    none: tuple[int, ...] = ()
+    highest = jax.lax.Precision.HIGHEST
+    ones = jnp.ones(m, x.dtype)
+    return jax.lax.dot_general(ones, x, ((none, none), (none, none)), precision=highest)
+
+
+def row_product(rows: np.ndarray, x: Array) -> Array:
+    """Multiply each row of `x` `(d, n)`, or number `(d,)`, by a matrix `(m, n)`, or vector `(m,)`.
+
+    The result, `(d, m)`, has vmap's batch axis last: a batch of products, one for each number.
+    """
+    matrix = jnp.asarray(np.broadcast_to(rows, (x.shape[0], *rows.shape)), x.dtype)
+    contract: Any = ((2,), (1,)) if x.ndim > 1 else ((), ())
+    highest = jax.lax.Precision.HIGHEST
+    return jax.lax.dot_general(matrix, x, (contract, ((0,), (0,))), precision=highest)
+
+
+def ordered_sum(x: Array) -> Array:
+    """Sum `(d, n)` over its last axis from the first to the last, whatever the layout in memory.
+
+    A compiler chooses the order of a reduction by the layout, which one point and a batch of them
+    do not share.
+    """
+    first, *rest = jax.lax.split(x, (1,) * x.shape[1], 1)
+    for part in rest:
+        first = first + part
+    return jnp.sum(first, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +68,9 @@ class Affine:
 
     def _unpack(self, raw: Array) -> tuple[Array, Array]:
         bound = self.max_log_scale
-        return raw[..., 0], bound * jnp.tanh(raw[..., 1] / bound)
+        # Sums over an axis of one keep the batch axis last, which indexing would not.
+        shift, log_scale = (jnp.sum(part, 1) for part in jax.lax.split(raw, (1, 1), 1))
+        return shift, bound * jnp.tanh(log_scale / bound)
 
     def forward(self, raw: Array, z: Array) -> tuple[Array, Array]:
         """Map data `z` `(d,)` with raw parameters `(d, 2)` to noise; also log|du/dz| per number."""
@@ -53,8 +89,12 @@ class AffineSpline:
 
     The spline is that of Durkan et al. 2019 (arXiv:1906.04032) with identity tails. The affine
     part moves each conditional onto the spline's interval, so that few knots resolve a narrow
-    posterior. The bin is chosen by comparisons and sums instead of gathers: on CPU and GPU alike
-    a gather per number costs more than the whole spline.
+    posterior.
+
+    The bin is chosen by comparisons and sums instead of gathers: on CPU and GPU alike a gather
+    per number costs more than the whole spline. Only operations are used that leave the batch axis
+    of `jax.vmap` in the last place, where compilers vectorise: sums, products, splits, and
+    arithmetic of equal shapes or with plain numbers.
 
     Attributes:
         knots: Number of bins.
@@ -74,53 +114,59 @@ class AffineSpline:
     # Floors keep slopes within about [0.02, 60]: a float32 round trip then loses at most two
     # digits per layer (with floors of 1e-4 it can lose all of them).
     @property
-    def _floor(self) -> float:
-        return 0.15 / self.knots
+    def _step(self) -> float:
+        # The least width of a bin, in few enough bits that its multiples are exact.
+        return round(0.3 * self.bound / self.knots * 2**16) / 2**16
 
     _slope_floor = 0.02
 
-    def _unpack(self, raw: Array) -> tuple[Array, Array, Array]:
+    def _unpack(self, raw: Array) -> tuple[Array, Array, Array, Array]:
+        """Return the affine part (d, 2), relative widths and heights (d, k), raw slopes."""
         k = self.knots
-        width, height, slope = (
-            raw[..., 2 : 2 + k],
-            raw[..., 2 + k : 2 + 2 * k],
-            raw[..., 2 + 2 * k :],
-        )
-        scale = 2.0 * self.bound * (1.0 - self.knots * self._floor)
-        width = 2.0 * self.bound * self._floor + scale * jax.nn.softmax(width)
-        height = 2.0 * self.bound * self._floor + scale * jax.nn.softmax(height)
-        # softplus(slope + offset) + floor is 1 at slope = 0.
-        offset = math.log(math.expm1(1.0 - self._slope_floor))
-        slope = self._slope_floor + jax.nn.softplus(slope + offset)
-        one = jnp.ones_like(slope[..., :1])
-        return width, height, jnp.concatenate([one, slope, one], -1)
+        affine, width, height, slope = jax.lax.split(raw, (2, k, k, k - 1), 1)
+        width = jnp.exp(jnp.clip(width, -MAX_LOGIT, MAX_LOGIT))
+        height = jnp.exp(jnp.clip(height, -MAX_LOGIT, MAX_LOGIT))
+        return affine, width, height, slope
 
     def _select(self, position: Array, along: Array, other: Array, slope: Array) -> tuple:
-        """Return the bin of `position`: its two left knots, widths and end slopes."""
-        # Interior knots by a triangular matrix product: faster than cumsum for a few knots.
-        inner = along[..., :-1] @ jnp.asarray(np.triu(np.ones((self.knots - 1,) * 2)), along.dtype)
-        right = (position[..., None] >= inner - self.bound).astype(along.dtype)
-        one, zero = jnp.ones_like(right[..., :1]), jnp.zeros_like(right[..., :1])
-        chosen = jnp.concatenate([one, right], -1) - jnp.concatenate([right, zero], -1)
-        left = jnp.sum(along[..., :-1] * right, -1) - self.bound
-        left_other = jnp.sum(other[..., :-1] * right, -1) - self.bound
+        """Return the bin of `position`: its two left knots, widths and end slopes, each `(d,)`."""
+        k, step = self.knots, self._step
+        room = 2.0 * self.bound - k * step
+        total, total_other = ordered_sum(along), ordered_sum(other)
+        # Knots in units of 1 / total are linear in the relative widths: the left end is zero, and
+        # the right end lies out of reach, so that every position has a bin.
+        index = np.arange(k + 1)
+        knots = room * (np.arange(k) < index[:, None]) + step * index[:, None]
+        knots[k] = 4.0 * self.bound
+        reach = row_product(knots, jax.lax.stop_gradient(along))
+        where = (position + self.bound) * total
+        where = row_product(np.ones(k), jax.lax.stop_gradient(where))
+        passed = (where >= reach[:, 1:]).astype(along.dtype)
+        here = (where >= reach[:, :-1]).astype(along.dtype) - passed
+        before = step * jnp.sum(passed, 1) - self.bound
 
-        def pick(values: Array) -> Array:
-            return jnp.sum(values * chosen, -1)
+        # Both directions must find the same knots to the last bit, or a round trip through a flat
+        # place multiplies the difference. Compilers may round a product that is added once or
+        # twice, so there is none here that is not exact: quotients are added instead.
+        def knot(relative: Array, total: Array) -> tuple[Array, Array]:
+            unit = total / room
+            left = before + ordered_sum(relative * passed) / unit
+            return left, step + jnp.sum(relative * here, 1) / unit
 
-        return (
-            left,
-            left_other,
-            pick(along),
-            pick(other),
-            pick(slope[..., :-1]),
-            pick(slope[..., 1:]),
-        )
+        # softplus(raw + offset) + floor is 1 at raw = 0, as at both ends.
+        offset = math.log(math.expm1(1.0 - self._slope_floor))
+
+        def pick(here: Array) -> Array:
+            return self._slope_floor + jax.nn.softplus(jnp.sum(slope * here, 1) + offset)
+
+        left, width = knot(along, total)
+        left_other, width_other = knot(other, total_other)
+        return left, left_other, width, width_other, pick(here[:, 1:]), pick(here[:, :-1])
 
     def forward(self, raw: Array, z: Array) -> tuple[Array, Array]:
         """Map data `z` `(d,)` with raw parameters `(d, p)` to noise; also log|du/dz| per number."""
-        v, log_affine = Affine(self.max_log_scale).forward(raw, z)
-        width, height, slopes = self._unpack(raw)
+        affine, width, height, slopes = self._unpack(raw)
+        v, log_affine = Affine(self.max_log_scale).forward(affine, z)
         inside = jnp.abs(v) < self.bound
         safe = jnp.clip(v, -self.bound, self.bound)
         x0, y0, w, h, d0, d1 = self._select(safe, width, height, slopes)
@@ -130,11 +176,11 @@ class AffineSpline:
         denominator = s + (d0 + d1 - 2.0 * s) * tt
         u = y0 + h * (s * t * t + d0 * tt) / denominator
         log_slope = self._log_slope(s, d0, d1, t, tt, denominator)
-        return jnp.where(inside, u, v), log_affine + jnp.where(inside, log_slope, 0.0)
+        return jnp.where(inside, u, v), log_affine + inside.astype(u.dtype) * log_slope
 
     def inverse(self, raw: Array, u: Array) -> tuple[Array, Array]:
         """Map noise to data; also log|du/dz| (of the forward map) per number."""
-        width, height, slopes = self._unpack(raw)
+        affine, width, height, slopes = self._unpack(raw)
         inside = jnp.abs(u) < self.bound
         safe = jnp.clip(u, -self.bound, self.bound)
         y0, x0, h, w, d0, d1 = self._select(safe, height, width, slopes)
@@ -150,8 +196,8 @@ class AffineSpline:
         tt = t * (1.0 - t)
         log_slope = self._log_slope(s, d0, d1, t, tt, s + curve * tt)
         v = jnp.where(inside, x0 + t * w, u)
-        z, log_affine = Affine(self.max_log_scale).inverse(raw, v)
-        return z, log_affine + jnp.where(inside, log_slope, 0.0)
+        z, log_affine = Affine(self.max_log_scale).inverse(affine, v)
+        return z, log_affine + inside.astype(v.dtype) * log_slope
 
     @staticmethod
     def _log_slope(
@@ -159,4 +205,4 @@ class AffineSpline:
     ) -> Array:
         one = 1.0 - t
         numerator = s * s * (d1 * t * t + 2.0 * s * tt + d0 * one * one)
-        return jnp.log(numerator) - 2.0 * jnp.log(denominator)
+        return jnp.log(numerator / (denominator * denominator))

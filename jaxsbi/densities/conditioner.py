@@ -1,0 +1,66 @@
+"""The hidden layers of the networks that give a flow's maps their parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from jaxsbi.base import Array
+
+Layer = dict[str, Array]
+
+
+def hidden_stack(
+    param: Callable[..., Any], init: Any, layers: int, depth: int, hidden: int, residual: bool
+) -> Layer:
+    """Return "middle" and "middle_bias", the square layers of each conditioner, stacked.
+
+    Args:
+        param: Makes a parameter of a name, an initialiser and a shape (`Module.param`).
+        init: The initialiser of square layers.
+        layers: Number of conditioners.
+        depth: Hidden layers of each, or its residual blocks.
+        hidden: Its width.
+        residual: Whether to make residual blocks, of two square layers each.
+
+    Returns:
+        Shapes `(layers, m, hidden, hidden)` and `(layers, m, hidden)` with m = depth - 1, or
+        m = 2 depth for residual blocks.
+    """
+    zeros = nn.initializers.zeros
+    square = (layers, hidden, hidden)
+    if not residual:
+        shape = (layers, depth - 1, hidden, hidden)
+        return {
+            "middle": param("middle", init, shape),
+            "middle_bias": param("middle_bias", zeros, shape[:-1]),
+        }
+    # The second layer of a block starts at zero, so that a block starts as the identity.
+    first = param("middle", init, (layers, depth, *square[1:]))
+    second = param("middle_last", zeros, (layers, depth, *square[1:]))
+    pairs = jnp.reshape(jnp.stack([first, second], 2), (layers, 2 * depth, *square[1:]))
+    return {
+        "middle": pairs,
+        "middle_bias": param("middle_bias", zeros, (layers, 2 * depth, hidden)),
+    }
+
+
+def hidden_features(layer: Layer, h: Array, activation: Callable[[Array], Array]) -> Array:
+    """Return the last features `(hidden,)` of one conditioner, given its first ones.
+
+    With a "gate" `(depth, hidden)` in the layer, blocks are residual and a gate read from the
+    context scales what each adds, as in Durkan et al. 2019 (arXiv:1906.04032).
+    """
+    middle, bias = layer["middle"], layer["middle_bias"]
+    if "gate" not in layer:
+        for i in range(middle.shape[0]):
+            h = activation(h) @ middle[i] + bias[i]
+        return activation(h)
+    for i in range(middle.shape[0] // 2):
+        added = activation(h) @ middle[2 * i] + bias[2 * i]
+        added = activation(added) @ middle[2 * i + 1] + bias[2 * i + 1]
+        h = h + layer["gate"][i] * added
+    return activation(h)
