@@ -19,7 +19,6 @@ import contextlib
 import itertools
 import json
 import os
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +29,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 from sklearn.mixture import GaussianMixture
 
+from benchmarks.clock import clocked
 from benchmarks.environment import environment
 from jaxsbi.diagnostics.c2st import c2st_folds, c2st_standard
 from jaxsbi.tasks.references import reference
@@ -225,14 +225,6 @@ def score(pair: Pair, draws: np.ndarray, scatter: bool, seconds: dict[str, float
         record["standard_seed2"] = round(c2st_standard(draws, theta, seed=2), 5)
         record["twin_seed2"] = round(float(c2st_folds(draws, theta, seed=2).accuracy.mean()), 5)
     return record
-
-
-def clocked(work: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
-    """Return a call's value, and its wall and CPU seconds: other jobs hardly disturb the latter."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    value = work()
-    seconds = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
-    return value, {name: round(second, 3) for name, second in seconds.items()}
 
 
 def summarise(report: Report) -> Report:

@@ -15,7 +15,6 @@ import os
 import statistics
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from benchmarks.clock import clocked
 from benchmarks.environment import environment
 from jaxsbi.base import CPU_OPTIONS, LONG_OPTIONS
 from jaxsbi.densities import SplineCoupling, coupling
@@ -142,17 +142,11 @@ class Ours:
             lowered = jax.jit(function, compiler_options=compiler).lower(*self.inputs[job])
             self.compiled[job] = lowered.compile()
 
-        return _timed(make)
+        return clocked(make)[1]
 
     def run(self, job: str) -> Seconds:
         """Run one job once."""
-        return _timed(lambda: jax.block_until_ready(self.compiled[job](*self.inputs[job])))
-
-
-def _timed(function: Callable[[], Any]) -> Seconds:
-    begin, cpu = time.perf_counter(), time.process_time()
-    function()
-    return {"wall": time.perf_counter() - begin, "cpu": time.process_time() - cpu}
+        return clocked(lambda: jax.block_until_ready(self.compiled[job](*self.inputs[job])))[1]
 
 
 class FlowJax:

@@ -11,6 +11,7 @@ import pytest
 import scipy.stats
 from numpyro.distributions import constraints, transforms
 
+from jaxsbi.base import ONCE_OPTIONS
 from jaxsbi.latent import PriorError
 from jaxsbi.priors import Prior
 
@@ -236,12 +237,10 @@ def _measure(prior: Prior, zs: Any) -> Measured:
     )
 
 
-# Compiled without optimisation: these programs run once, and compiling them is what takes the time.
-FAST = {"xla_backend_optimization_level": 0}
-measure = jax.jit(_measure, compiler_options=FAST)
+measure = jax.jit(_measure, compiler_options=ONCE_OPTIONS)
 draw = jax.jit(
     lambda prior, keys: jax.vmap(lambda key: prior.to_latent(prior.sample(key)))(keys),
-    compiler_options=FAST,
+    compiler_options=ONCE_OPTIONS,
 )
 
 

@@ -10,10 +10,9 @@ import numpyro.distributions as dist
 import pytest
 import scipy.special
 
+from jaxsbi.base import ONCE_OPTIONS
 from jaxsbi.latent.special import log_ndtr, ndtri_exp
 from jaxsbi.priors import Prior
-
-FAST = {"xla_backend_optimization_level": 0}  # compiling is what takes the time
 
 
 @pytest.mark.parametrize(
@@ -49,7 +48,7 @@ def test_derivative_in_the_parameters(make: Any, params: Any, bits: int) -> None
     np.testing.assert_allclose(exact.T, np.stack(finite), rtol=rtol, atol=atol)
 
 
-@functools.partial(jax.jit, compiler_options=FAST)
+@functools.partial(jax.jit, compiler_options=ONCE_OPTIONS)
 def parameter_draws(prior: Prior, params: Any, zs: Any) -> Any:
     """θ at each z for the parameters given, in NumPyro's order of leaves."""
     d = prior.distributions[0]
@@ -60,7 +59,7 @@ def parameter_draws(prior: Prior, params: Any, zs: Any) -> Any:
 
 @pytest.mark.usefixtures("x64")
 def test_truncation_bounds_have_derivatives() -> None:
-    @functools.partial(jax.jit, compiler_options=FAST)
+    @functools.partial(jax.jit, compiler_options=ONCE_OPTIONS)
     def at(bounds: Any) -> Any:
         d = dist.TruncatedNormal(0.3, 1.2, low=bounds[0], high=bounds[1])
         structure = jax.tree.structure(prior)

@@ -113,12 +113,3 @@ def require_dim(density: Any) -> int:
             "Methods set it; on its own, use density.clone(dim=d)."
         )
     return density.dim
-
-
-def one_of(field: str, value: str, choices: tuple[str, ...]) -> str:
-    """Return a configuration's word, or say which are known."""
-    if value not in choices:
-        raise ValueError(
-            f"{field}: expected one of {', '.join(map(repr, choices))}, got {value!r}."
-        )
-    return value

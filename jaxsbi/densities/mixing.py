@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsbi.base import Array
-from jaxsbi.densities.base import one_of
 
 MIXINGS = ("permute", "linear")
 MAX_LOG_DIAGONAL = 2.0
@@ -41,8 +40,11 @@ def mixing_stack(
         "order" `(layers, d, d)`, and for linear maps also "lower", "upper" `(layers, d, d)` and
         "log_diagonal" `(layers, d)`.
     """
+    if mixing not in MIXINGS:
+        known = ", ".join(map(repr, MIXINGS))
+        raise ValueError(f"mixing: expected one of {known}, got {mixing!r}.")
     order = jnp.asarray(orders, dtype)
-    if one_of("mixing", mixing, MIXINGS) == "permute":
+    if mixing == "permute":
         return {"order": order}
     layers, dim, _ = orders.shape
     zeros, eye = nn.initializers.zeros, jnp.eye(dim)[None]

@@ -45,7 +45,7 @@ class NLE:
         """Return initial parameters, and what is kept of the training data."""
         x, z = simulations.x, jax.vmap(prior.to_latent)(simulations.theta)
         if self.iid:
-            m = _members(first(x))
+            m = self._members(first(x))
             x = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), x)
             z = jnp.repeat(z, m, axis=0)
         rows = jax.vmap(parts)(x)
@@ -66,8 +66,7 @@ class NLE:
         del key
 
         def one(theta: Theta, x: Data) -> Array:
-            members = _members(x) if self.iid else 1
-            return -self._log_prob(variables, prior.to_latent(theta), x) / members
+            return -self._log_prob(variables, prior.to_latent(theta), x) / self._members(x)
 
         return jax.vmap(one)(batch.theta, batch.x)
 
@@ -75,8 +74,7 @@ class NLE:
         """Return log q(x | theta(z)), normalised over x (a scalar)."""
         del prior
         scale = variables["statistics"]["continuous"]["scale"]
-        members = _members(x) if self.iid else 1
-        return self._log_prob(variables, z, x) - members * jnp.sum(jnp.log(scale))
+        return self._log_prob(variables, z, x) - self._members(x) * jnp.sum(jnp.log(scale))
 
     def sample(
         self, variables: Variables, prior: Prior, key: Key, x: Data, n: int
@@ -105,6 +103,24 @@ class NLE:
                     "(x.astype), or choose a density for what x has."
                 )
 
+    def _members(self, x: Data) -> int:
+        """Return the number of independent draws in one data set; 1 without `iid`.
+
+        Raises:
+            ValueError: If its arrays have no leading axis, or not one of equal length.
+        """
+        if not self.iid:
+            return 1
+        lengths = {jnp.shape(a)[:1] for a in jax.tree.leaves(x)}
+        if len(lengths) != 1 or lengths == {()}:
+            shapes = jax.tree.map(jnp.shape, x)
+            raise ValueError(
+                "nle(iid=True): expected arrays whose leading axis counts independent draws, of "
+                f"one length, got a data set of shapes {shapes}. Return shape (draws, ...) from "
+                "the simulator, or leave iid out."
+            )
+        return int(*lengths.pop())
+
     def _log_prob(self, variables: Variables, z: Array, x: Data) -> Array:
         kept = variables["statistics"]
         density = {"params": variables["params"], "statistics": kept["discrete"]}
@@ -120,23 +136,6 @@ def _standardized(kept: Variables, x: Data) -> Parts:
     """Return one data set by kinds of number; only floats are standardised."""
     split = parts(x)
     return split._replace(continuous=standardize(kept["continuous"], split.continuous))
-
-
-def _members(x: Data) -> int:
-    """Return the number of independent draws in one data set.
-
-    Raises:
-        ValueError: If its arrays have no leading axis, or not one of equal length.
-    """
-    lengths = {jnp.shape(a)[:1] for a in jax.tree.leaves(x)}
-    if len(lengths) != 1 or lengths == {()}:
-        shapes = jax.tree.map(jnp.shape, x)
-        raise ValueError(
-            "nle(iid=True): expected arrays whose leading axis counts independent draws, of one "
-            f"length, got a data set of shapes {shapes}. Return shape (draws, ...) from the "
-            "simulator, or leave iid out."
-        )
-    return int(*lengths.pop())
 
 
 def nle(*, density: nn.Module | None = None, iid: bool = False, sampler: Any = None) -> NLE:
