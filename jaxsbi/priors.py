@@ -80,17 +80,25 @@ class Prior:
     def tree_flatten_with_keys(self) -> tuple[Any, Any]:
         """Leaves: the distributions' parameters. Static: everything else."""
         names = self.names if self.distributions else ()
-        children = tuple(
-            (jax.tree_util.GetAttrKey(name), d)
-            for name, d in zip(names, self.distributions, strict=True)
-        )
-        return children, (self.names, self.model, self._routes, self._shapes)
+        children, structures = [], []
+        for name, d in zip(names, self.distributions, strict=True):
+            leaves, structure = jax.tree.flatten(d)
+            order = _leaf_order(structure)
+            children.append((jax.tree_util.GetAttrKey(name), tuple(leaves[i] for i in order)))
+            structures.append(structure)
+        static = (tuple(structures), self.names, self.model, self._routes, self._shapes)
+        return tuple(children), static
 
     @classmethod
     def tree_unflatten(cls, static: Any, children: Any) -> "Prior":
         """Rebuild without checks, as JAX requires (the leaves may be anything)."""
+        structures, *rest = static
+        distributions = []
+        for structure, leaves in zip(structures, children, strict=True):
+            inverse = np.argsort(_leaf_order(structure))
+            distributions.append(jax.tree.unflatten(structure, [leaves[i] for i in inverse]))
         self = object.__new__(cls)
-        self._set(tuple(children), *static)
+        self._set(tuple(distributions), *rest)
         return self
 
     def __repr__(self) -> str:
@@ -238,6 +246,23 @@ class Prior:
                     "For a batch use jax.vmap."
                 )
         return arrays
+
+
+@functools.lru_cache(maxsize=1024)
+def _leaf_order(structure: Any) -> tuple[int, ...]:
+    """Where to find a distribution's leaves, sorted by name, among those that JAX lists.
+
+    NumPyro lists them in the order of a set of strings, which differs from process to process: the
+    same prior would then be another program, to be compiled again, in every one.
+    """
+
+    def walk(node: Any) -> list[int]:
+        if not isinstance(node, dist.Distribution):
+            return jax.tree.leaves(node)
+        fields = sorted(type(node).gather_pytree_data_fields())
+        return [i for field in fields for i in walk(node.__dict__.get(field))]
+
+    return tuple(walk(jax.tree.unflatten(structure, range(structure.num_leaves))))
 
 
 _Fields = tuple[

@@ -200,6 +200,18 @@ def test_equal_structures_trace_once() -> None:
         one(prior)
 
 
+def test_leaves_come_by_name_so_that_every_process_compiles_the_same_program() -> None:
+    # NumPyro's own order is that of a set of strings: another one in every process.
+    truncated = dist.TruncatedNormal(1.0, 2.0, low=-1.0, high=4.0)
+    prior = Prior(b=truncated.expand([2]), a=dist.Normal(5.0, 6.0))
+    leaves = [np.unique(leaf).tolist() for leaf in jax.tree.leaves(prior)]
+    # b: the support's two bounds, the base's loc and scale, high, low; a: loc, scale
+    assert leaves == [[-1.0], [4.0], [1.0], [2.0], [4.0], [-1.0], [5.0], [6.0]]
+    again = jax.tree.unflatten(jax.tree.structure(prior), jax.tree.leaves(prior))
+    theta = prior.sample(jax.random.key(0))
+    chex.assert_trees_all_equal(theta, again.sample(jax.random.key(0)))
+
+
 def test_it_is_a_pytree_over_which_one_can_vmap() -> None:
     priors = [Prior(x=dist.Normal(m, 1.0)) for m in (0.0, 1.0, 2.0)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *priors)

@@ -16,7 +16,13 @@ from jaxsbi.latent.gaussian import VECTORS
 from jaxsbi.latent.routes import ELEMENTWISE, Route, bijection_of, support_of
 from jaxsbi.latent.special import FAR, log_normal_density, tails_of, z_of
 from jaxsbi.latent.tails import TAILS
-from jaxsbi.latent.truncated import truncated_from_z, truncated_to_z
+from jaxsbi.latent.truncated import (
+    sides,
+    truncated_from_z,
+    truncated_to_z,
+    truncated_x,
+    truncated_z,
+)
 
 
 def from_latent(route: Route, d: Any, z: Array) -> Array:
@@ -37,8 +43,11 @@ def from_latent(route: Route, d: Any, z: Array) -> Array:
             x = transform(x)
         return x
     if route.kind == "truncated":
-        t = truncated_from_z(z, *_bounds_like(route, d, z))
+        bounds = _bounds_like(route, d, z)
+        t = truncated_from_z(z, *bounds)
         x = from_latent(route.inner, d.base_dist, t)
+        if route.inner.kind == "solved":
+            x = truncated_x(d, z, x, sides(d, z, x, t, *bounds))
         return jnp.clip(x, getattr(d, "low", None), getattr(d, "high", None))
     if route.kind == "copula":
         return from_latent(
@@ -65,7 +74,11 @@ def to_latent(route: Route, d: Any, x: Array) -> Array:
         return to_latent(route.inner, d.base_dist, x) * _direction(route, d)
     if route.kind == "truncated":
         t = to_latent(route.inner, d.base_dist, x)
-        return truncated_to_z(t, *_bounds_like(route, d, t))
+        bounds = _bounds_like(route, d, t)
+        z = truncated_to_z(t, *bounds)
+        if route.inner.kind == "solved":
+            z = truncated_z(d, z, x, sides(d, z, x, t, *bounds))
+        return z
     if route.kind == "copula":
         correlated = to_latent(route.inner, d.marginal_dist, x)
         return VECTORS[dist.MultivariateNormal][1](d.base_dist, correlated)

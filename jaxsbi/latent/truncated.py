@@ -1,19 +1,30 @@
 """Truncation, carried out in the latent space of the base distribution.
 
 The base maps its bounds to a < b, a truncated standard normal t in (a, b) is mapped from z, and the
-base maps t to θ. One function is therefore enough for every base that has a latent map.
+base maps t to θ. One function is therefore enough for every base that has a latent map. A base
+whose distribution function is a long series needs more beside a bound (`sides`): there z hangs on
+the distance to it, of which t keeps few digits.
 """
 
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
 from jaxsbi.latent.implicit import dense, implicit_pair
-from jaxsbi.latent.special import FAR, log1mexp, log_ndtr, log_normal_density, z_of
+from jaxsbi.latent.special import (
+    FAR,
+    log1mexp,
+    log_ndtr,
+    log_normal_density,
+    ndtri_exp,
+    safe_log,
+    z_of,
+)
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(8)
+_BESIDE = 0.02  # of the base's latent space: beside a bound
 
 
 def log_mass(low: Array, high: Array) -> Array:
@@ -92,3 +103,55 @@ def truncated_to_z(t: Array, low: Array, high: Array) -> Array:
 def truncated_from_z(z: Array, low: Array, high: Array) -> Array:
     """Inverse of `truncated_to_z`."""
     return _from_z_smooth(z, jnp.clip(low, -FAR, FAR), jnp.clip(high, -FAR, FAR))
+
+
+Side = tuple[float, Array, Array, Array]
+
+
+def sides(d: Any, z: Array, x: Array, t: Array, low: Array, high: Array) -> list[Side]:
+    """What is needed beside each bound of the truncated ``d`` to go by the distance from it.
+
+    A step of the last digit in t beside a bound may be a hundredth of z; the distance of x from the
+    bound is exact and the density over it smooth: mass = distance x mean density.
+
+    Args:
+        d: a truncated distribution.
+        z: latent values, good enough to tell the upper half from the lower.
+        x: the points, between the bounds, roughly.
+        t: their base latent values, roughly.
+        low: the lower bounds of t.
+        high: the upper bounds of t.
+
+    Returns:
+        For each bound there is: 1 or -1 (upper), the bound, which points are beside it, and the log
+        of the mean density from there to the bound.
+    """
+    found = []
+    for name, sign, end in (("low", 1.0, low), ("high", -1.0, high)):
+        bound = getattr(d, name, None)
+        if bound is None:
+            continue
+        beside = (jnp.abs(t - end) < _BESIDE) & (jnp.abs(end) < FAR) & (sign * z < 0)
+        positions = jnp.asarray(0.5 + 0.5 * _NODES, x.dtype).reshape((-1,) + (1,) * x.ndim)
+        points = bound + jnp.where(beside, x - bound, sign) * positions
+        heights = jnp.exp(d.base_dist.log_prob(points))
+        mean = jnp.tensordot(jnp.asarray(_WEIGHTS / 2, x.dtype), heights, 1)
+        found.append((sign, bound, beside, safe_log(mean) - log_mass(low, high)))
+    return found
+
+
+def truncated_z(d: Any, z: Array, x: Array, sides: list[Side]) -> Array:
+    """z of x: ``z``, and beside a bound to the last digits; derivatives stay those of ``z``."""
+    exact = z
+    for sign, bound, beside, log_mean in sides:
+        log_mass_beside = safe_log(jnp.abs(x - bound)) + log_mean
+        exact = jnp.where(beside, sign * ndtri_exp(log_mass_beside), exact)
+    return z + lax.stop_gradient(exact - z)
+
+
+def truncated_x(d: Any, z: Array, x: Array, sides: list[Side]) -> Array:
+    """x of z: ``x``, and beside a bound to the last digits; derivatives stay those of ``x``."""
+    exact = x
+    for sign, bound, beside, log_mean in sides:
+        exact = jnp.where(beside, bound + sign * jnp.exp(log_ndtr(sign * z) - log_mean), exact)
+    return x + lax.stop_gradient(exact - x)
