@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_run(commands: Any) -> None:
     run = commands.add_parser("run", help="run a grid of tasks, methods, budgets and observations")
     run.add_argument("--tasks", metavar="A,B", help="all by default; see `list`")
-    run.add_argument("--methods", metavar="A,B", help="all by default; see `list`")
+    run.add_argument("--methods", metavar="A,B", help="by default both roads; see `list`")
     run.add_argument("--budgets", metavar="N,M", default="1000", help="numbers of simulations")
     run.add_argument("--observations", metavar="1-10", default="1-10", help="of the ten")
     run.add_argument("--seed", metavar="S", default="0", help="one or several: 0 or 0-4")

@@ -36,6 +36,7 @@ class Entry:
         fit: Options for `jaxsbi.fit` other than its defaults.
         sets: Returns the configuration for data that the task declares exchangeable; `make` reads
             them as one vector.
+        default: Whether it runs where no methods are asked for.
     """
 
     make: Callable[[], Any]
@@ -43,6 +44,7 @@ class Entry:
     text: str
     fit: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     sets: Callable[[], Any] | None = None
+    default: bool = True
 
     def method(self, task: jaxsbi.tasks.Task) -> Any:
         """Return the method's configuration for a task."""
@@ -64,8 +66,34 @@ METHODS: dict[str, Entry] = {
     ),
     "nre": Entry(jaxsbi.nre, "simulation-based", "contrastive neural ratio estimation + NUTS"),
     "emulator": Entry(jaxsbi.emulator, "likelihood-based", "emulator + noise model + NUTS"),
+    "npe_refit": Entry(
+        jaxsbi.npe,
+        "simulation-based",
+        "npe, trained again on all data",
+        fit={"refit": True},
+        sets=lambda: jaxsbi.npe(summary=jaxsbi.networks.SortedSet()),
+        default=False,
+    ),
+    "npe_ensemble": Entry(
+        jaxsbi.npe,
+        "simulation-based",
+        "npe, a mixture of five",
+        fit={"ensemble": 5},
+        sets=lambda: jaxsbi.npe(summary=jaxsbi.networks.SortedSet()),
+        default=False,
+    ),
+    "fmpe": Entry(jaxsbi.fmpe, "simulation-based", "flow matching", default=False),
+    "npse": Entry(jaxsbi.npse, "simulation-based", "score-based diffusion", default=False),
+    "joint": Entry(
+        jaxsbi.joint, "simulation-based", "one transformer for any question", default=False
+    ),
 }
 """To add a method, add a line: its name is what `--methods` takes."""
+
+
+def default_methods() -> tuple[str, ...]:
+    """Return the names of the methods that run where none are asked for."""
+    return tuple(name for name, entry in METHODS.items() if entry.default)
 
 
 def task_names() -> tuple[str, ...]:

@@ -65,6 +65,20 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def peak_memory_mib() -> int:
+    """Return the most memory that this process has held so far: the accelerator's if there is one.
+
+    On a CPU it is the resident memory: Python, the libraries and compiled programs included.
+    """
+    statistics = jax.devices()[0].memory_stats()
+    if statistics and "peak_bytes_in_use" in statistics:
+        return round(statistics["peak_bytes_in_use"] / 2**20)
+    import resource  # not on Windows
+
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(used / (2**20 if sys.platform == "darwin" else 2**10))
+
+
 def commit() -> str | None:
     """Return the git commit of this checkout, with "+changes" where files differ from it."""
 

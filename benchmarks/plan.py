@@ -100,13 +100,13 @@ def make(
     metric: str = "jax",
     scored: int | None = None,
 ) -> Plan:
-    """Return a plan of known names; all tasks and all methods where none are given.
+    """Return a plan of known names; all tasks and the default methods where none are given.
 
     Raises:
         ValueError: If a name is not known (the known ones are listed) or a number is out of range.
     """
     tasks = known("task", tasks or configs.task_names(), configs.task_names())
-    methods = known("method", methods or tuple(configs.METHODS), tuple(configs.METHODS))
+    methods = known("method", methods or configs.default_methods(), tuple(configs.METHODS))
     if bad := [n for n in observations if not 1 <= n <= 10]:
         raise ValueError(f"--observations: expected numbers from 1 to 10, got {bad[0]}.")
     if bad := [n for n in budgets if n < 10]:

@@ -22,7 +22,7 @@ import numpy as np
 import jaxsbi
 from benchmarks import configs, metrics
 from benchmarks.clock import Clock
-from benchmarks.environment import cache_hits, environment
+from benchmarks.environment import cache_hits, environment, peak_memory_mib
 from benchmarks.plan import Block, Cell, Plan
 from benchmarks.records import Record, save_draws
 from jaxsbi.base import Fitted, Key, Posterior, Simulations, Theta
@@ -177,6 +177,7 @@ def _observe(cell: Cell, plan: Plan, trained: Trained, out: Path) -> Record:
     kept = draws[:: max(1, len(draws) // configs.KEPT_DRAWS)]
     return _head(cell, plan, "done") | trained.record | score | {
         "sample_seconds": {"compile": max(first - seconds, 0.0), "run": seconds},
+        "peak_memory_mib": peak_memory_mib(),
         "draws": len(draws),
         "draws_file": save_draws(out, cell, kept),
         "info": summarize_info(info),

@@ -57,6 +57,7 @@ def fit(
     patience: int = 24,
     validation_fraction: float = 0.1,
     ensemble: int | None = None,
+    refit: bool = False,
     progress: bool = True,
 ) -> Fitted:
     """Train a method on simulations and return the amortized posterior.
@@ -79,6 +80,9 @@ def fit(
         validation_fraction: Share of the simulations held out.
         ensemble: Train this many members at once, each with its own initialisation, order of
             batches and stopping.
+        refit: Train a second time, on all simulations and for as many epochs as were best, and
+            keep its last variables. The history is that of the first training, with the seconds
+            of both.
         progress: Show a progress bar.
 
     Returns:
@@ -102,30 +106,68 @@ def fit(
     _check_optimizer(optimizer)
     members = _check_members(ensemble)
 
-    begin = time.perf_counter()
-    initial, chunk = PROGRAMS[_program(plan)]
-    latent = getattr(method, "latent", False)
-    training, validation = _parts(prior, rows, latent, cut, plan.evaluation_batch)
-    seen = prior.latent if latent else prior
-    state = initial(optimizer, plan, method, seen, training, jax.random.split(key, members))
-    run = functools.partial(chunk, optimizer, plan, method, seen, training, validation)
-    # Zero epochs: this call only compiles.
-    state = jax.block_until_ready(run(state, jnp.int32(0)))
-    compile_seconds = time.perf_counter() - begin
-    begin = time.perf_counter()
-    state, interrupted = _run(run, state, plan, progress)
-    seconds = (compile_seconds, time.perf_counter() - begin)
+    train = functools.partial(_train, method, prior, rows, optimizer, progress)
+    state, seconds, interrupted = train(plan, cut, jax.random.split(key, members))
     _check_finite(state, plan)
+    kept = state
+    if refit and not interrupted:
+        kept, seconds = _refit(train, state, plan, len(rows), key, seconds)
     history = _history(
         state, plan, interrupted, seconds, (cut, held_out), len(simulations) - len(rows)
     )
-    variables = {"params": state.best, "statistics": state.statistics}
+    variables = {"params": kept.best, "statistics": kept.statistics}
     if ensemble is None:
         variables = _only(variables)
     else:
         method = Ensemble(method=method, size=members)
     data = DataSpec.of(simulations.x, batched=True)
     return Fitted(Posterior(variables, prior, method, data), history)
+
+
+def _train(
+    method: Method,
+    prior: Prior,
+    rows: Simulations,
+    optimizer: optax.GradientTransformation,
+    progress: bool,
+    plan: Plan,
+    cut: int,
+    keys: Array,
+) -> tuple[TrainState, tuple[float, float], bool]:
+    """Compile and run one training on the first `cut` rows.
+
+    Returns:
+        The final state, the seconds spent compiling and running, and whether the user stopped it.
+    """
+    begin = time.perf_counter()
+    initial, chunk = PROGRAMS[_program(plan)]
+    latent = getattr(method, "latent", False)
+    training, validation = _parts(prior, rows, latent, cut, plan.evaluation_batch)
+    seen = prior.latent if latent else prior
+    state = initial(optimizer, plan, method, seen, training, keys)
+    run = functools.partial(chunk, optimizer, plan, method, seen, training, validation)
+    # Zero epochs: this call only compiles.
+    state = jax.block_until_ready(run(state, jnp.int32(0)))
+    compile_seconds = time.perf_counter() - begin
+    begin = time.perf_counter()
+    state, interrupted = _run(run, state, plan, progress)
+    return state, (compile_seconds, time.perf_counter() - begin), interrupted
+
+
+def _refit(
+    train: Any, state: TrainState, plan: Plan, rows: int, key: Key, seconds: tuple[float, float]
+) -> tuple[TrainState, tuple[float, float]]:
+    """Train on all rows for as many epochs as were best; the first training if interrupted."""
+    again = dataclasses.replace(
+        plan,
+        steps=rows // plan.batch,
+        max_epochs=max(1, round(float(np.mean(state.best_epoch)))),
+        select=False,
+    )
+    keys = jax.random.split(jax.random.fold_in(key, 1), state.best_epoch.size)
+    final, more, interrupted = train(again, rows, keys)
+    _check_finite(final, again)
+    return state if interrupted else final, (seconds[0] + more[0], seconds[1] + more[1])
 
 
 @functools.lru_cache(maxsize=256)
@@ -238,7 +280,7 @@ def _parts(
     if latent:
         z = jax.vmap(prior.to_latent)(rows.theta)
         rows = Simulations({"z": z}, rows.x, rows.weight)
-    training, validation = rows[:cut], rows[cut:]
+    training, validation = rows[:cut], rows[-batch:] if cut == len(rows) else rows[cut:]
     missing = -len(validation) % batch
 
     def pad(a: Array) -> Array:

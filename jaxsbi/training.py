@@ -33,6 +33,7 @@ class Plan:
         patience: Epochs without improvement before it stops.
         trees: Whether the optimizer must see parameters by name: the user's may treat them
             differently. The default one sees a vector: one operation instead of one per array.
+        select: Whether the best epoch is kept, and training stops by it; otherwise the last is.
     """
 
     batch: int
@@ -41,6 +42,7 @@ class Plan:
     max_epochs: int
     patience: int
     trees: bool = False
+    select: bool = True
 
     @property
     def rows(self) -> int:
@@ -251,7 +253,7 @@ def _weighted_mean(loss: Array, weight: Array) -> Array:
 def _record(plan: Plan, state: TrainState, train: Array, validation: Array) -> TrainState:
     """Write down the epoch's losses, keep the best parameters and decide whether to stop."""
     epoch = state.epoch + 1
-    better = validation < state.best_loss
+    better = validation < state.best_loss if plan.select else jnp.array(True)
     best_epoch = jnp.where(better, epoch, state.best_epoch)
     failed = ~(jnp.isfinite(train) & jnp.isfinite(validation))
     waited = epoch - best_epoch

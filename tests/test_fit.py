@@ -61,6 +61,14 @@ def make_simulations(n=200, seed=3):
 SIMULATIONS = make_simulations()
 
 
+@configuration
+class LineFromZero(Line):
+    """The same for every key, but for the order of its batches, which `RISING` does not see."""
+
+    def init(self, key, prior, simulations):
+        return super().init(key, prior, simulations) | {"params": {"slope": jnp.zeros(())}}
+
+
 def fit(simulations=SIMULATIONS, seed=1, method=None, prior=PRIOR, **options):
     options = {"optimizer": ADAM, "batch_size": 20, "max_epochs": 12, **options}
     method = Line() if method is None else method
@@ -145,6 +153,26 @@ def test_patience_stops_and_the_best_is_not_the_last():
     assert history.validation_loss[-1] > history.best_loss
     own = Line().loss(fitted.posterior.variables, PRIOR, jax.random.key(0), SIMULATIONS[180:])
     np.testing.assert_allclose(own.mean(), history.best_loss, rtol=1e-5)
+
+
+@pytest.mark.parametrize("ensemble", [None, 2])
+def test_refit_takes_all_rows_for_as_many_epochs_as_were_best(ensemble):
+    options = {"method": LineFromZero(), "optimizer": RISING, "max_epochs": 200, "patience": 8}
+    fitted = fit(refit=True, ensemble=ensemble, **options)
+    variables = fitted.posterior.variables
+    assert np.all(variables["statistics"]["rows"] == 200)
+    history = fitted.history
+    assert history.num_simulations == (180, 20)
+    np.testing.assert_array_equal(
+        history.validation_loss, fit(**options, ensemble=ensemble).history.validation_loss
+    )
+    # The slope rises by 0.01 a step, ten steps an epoch; what is kept is its running average.
+    slope = average = 0.0
+    for step in range(10 * int(np.max(history.best_epoch))):
+        share = max(1 / 41, 3 / (3 + 10 * (step // 10)))
+        slope += 0.01
+        average += share * (slope - average)
+    np.testing.assert_allclose(variables["params"]["slope"], average, rtol=1e-4)
 
 
 def test_members_of_an_ensemble_are_trained_and_stopped_apart():
