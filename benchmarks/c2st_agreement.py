@@ -86,14 +86,15 @@ def main() -> None:
 
 
 def again(report: Report, out: Path) -> None:
-    """Score the twin again after a change of it, or of JAX; the standard's values are kept."""
-    if not report.setdefault("scored_again", 0):
-        report["compile_seconds"] = {}
+    """Score the twin again after a change of it, or of JAX.
+
+    The standard's values are kept, and so are all seconds: ratios are of one machine at one time.
+    """
+    report.setdefault("scored_again", 0)
     for record in report["pairs"][report["scored_again"] :]:
         pair = Pair(*(record[name] for name in Pair._fields))
         draws, theta = approximate(pair), thinned(pair)
-        compiled(record["shape"], draws, theta, report["compile_seconds"])
-        folds, record["twin_seconds"] = clocked(lambda a=draws, b=theta: c2st_folds(a, b))
+        folds = c2st_folds(draws, theta)
         record["twin"] = round(float(folds.accuracy.mean()), 5)
         record["difference"] = round(record["twin"] - record["standard"], 5)
         record["epochs"] = folds.epochs.tolist()

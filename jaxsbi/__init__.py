@@ -15,6 +15,7 @@ from jaxsbi import (
 )
 from jaxsbi.base import Fitted, History, Method, Posterior, Simulations
 from jaxsbi.fit import fit
+from jaxsbi.importance import importance
 from jaxsbi.methods import emulator, fmpe, joint, nle, npe, npse, nre
 from jaxsbi.priors import Prior
 from jaxsbi.simulate import simulate
@@ -38,6 +39,7 @@ __all__ = [
     "fields",
     "fit",
     "fmpe",
+    "importance",
     "joint",
     "methods",
     "networks",

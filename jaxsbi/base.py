@@ -274,8 +274,8 @@ class Posterior:
         if replace is None:
             raise NotImplementedError(
                 f"{type(self.method).__name__} has learned the posterior under its training prior "
-                "and cannot change it. Re-weight its draws by new_prior.log_prob(theta) - "
-                "prior.log_prob(theta) (importance sampling), or use nle, nre or emulator."
+                "and cannot change it. Re-weight its draws: jaxsbi.importance(key, posterior, "
+                "log_likelihood, new_prior, x, n); or use nle, nre or emulator."
             )
         if (new.names, new.shapes) != (self.prior.names, self.prior.shapes):
             raise ValueError(

@@ -52,7 +52,7 @@ def log_prob(
     """Return log p(x | theta) + log p(theta), not normalised over theta; -inf off the support."""
     target = prior if method.target is None else method.target
     log_prior = target.log_prob(theta)
-    value = log_prior + _at_theta(method, variables, prior, theta, x)
+    value = log_prior + at_theta(method, variables, prior, theta, x)
     return jnp.where(jnp.isfinite(log_prior), value, -jnp.inf)
 
 
@@ -61,10 +61,10 @@ def _log_likelihood(
 ) -> Array:
     if method.target is None:
         return method.log_likelihood(variables, prior, z, x)
-    return _at_theta(method, variables, prior, method.target.from_latent(z), x)
+    return at_theta(method, variables, prior, method.target.from_latent(z), x)
 
 
-def _at_theta(
+def at_theta(
     method: LikelihoodMethod, variables: Variables, prior: Prior, theta: Theta, x: Data
 ) -> Array:
     """Evaluate at named parameters; where training never was, the likelihood is unknown: -inf."""

@@ -1,0 +1,216 @@
+"""Importance sampling: correct a learned posterior by a likelihood, and weigh the evidence."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsbi.base import Array, Data, Key, Posterior, Theta, check_key, is_concrete, warn
+from jaxsbi.methods import likelihood
+from jaxsbi.priors import Prior
+from jaxsbi.samplers.pareto import pareto_k
+
+LogLikelihood = Callable[[Theta, Data], Array]
+MIN_EFFICIENCY = 0.01
+"""Below this share of effective draws a warning is given, as by a Pareto k above `MAX_PARETO_K`."""
+MAX_PARETO_K = 0.7
+BATCH = 1024
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Weighted:
+    """Draws with weights: what `importance` returns.
+
+    Attributes:
+        draws: Named draws of the proposal, each of shape `(n, *shape)`.
+        log_weights: log of likelihood x prior / proposal, shape `(n,)`; -inf where the target
+            vanishes. Their mean weight is the evidence.
+        ess: Effective sample size, `(sum w)² / sum w²`, between 1 and n.
+        efficiency: `ess / n`.
+        pareto_k: Shape of the weights' upper tail (Vehtari et al. 2015, arXiv:1507.02646): below
+            0.5 the evidence has a finite error, above 0.7 nothing here can be trusted.
+        log_evidence: log p(x), up to what the log-likelihood leaves out.
+        log_evidence_error: Its standard error.
+    """
+
+    draws: Theta
+    log_weights: Array
+    ess: Array
+    efficiency: Array
+    pareto_k: Array
+    log_evidence: Array
+    log_evidence_error: Array
+
+    def resample(self, key: Key, n: int) -> Theta:
+        """Return `n` draws of equal weight, chosen (with repetitions) in proportion to the weights.
+
+        Raises:
+            TypeError: If the key is not a typed key.
+        """
+        check_key(key)
+        key_offset, key_order = jax.random.split(key)
+        # Systematic: a draw of weight w comes back n w times, rounded up or down.
+        grid = (jnp.arange(n) + jax.random.uniform(key_offset)) / n
+        cumulative = jnp.cumsum(jax.nn.softmax(self.log_weights))
+        index = jnp.searchsorted(cumulative / cumulative[-1], grid)
+        index = jax.random.permutation(key_order, jnp.minimum(index, self.log_weights.size - 1))
+        return jax.tree.map(lambda a: a[index], self.draws)
+
+    def warn(self) -> None:
+        """Warn (on the host) when the weights should not be trusted."""
+        efficiency, k = float(self.efficiency), float(self.pareto_k)
+        if not efficiency >= MIN_EFFICIENCY or not k <= MAX_PARETO_K:
+            warn(
+                f"importance: the proposal covers the target badly: efficiency {efficiency:.2%} "
+                f"(expected >= {MIN_EFFICIENCY:.0%}), Pareto k {k:.2f} (expected <= "
+                f"{MAX_PARETO_K}). Train the proposal on more simulations, widen it, or run MCMC "
+                "on the likelihood."
+            )
+
+
+def importance(
+    key: Key,
+    posterior: Posterior,
+    log_likelihood: LogLikelihood | Posterior,
+    prior: Prior,
+    x: Data,
+    n: int,
+) -> Weighted:
+    """Draw from a learned posterior and weigh the draws by likelihood x prior / posterior.
+
+    With exact likelihoods the weighted draws are exact however the posterior was learned; what it
+    missed shows as a low efficiency (DINGO-IS, Dax et al. 2023, arXiv:2210.05686).
+
+    Args:
+        key: A typed key.
+        posterior: The proposal: of a road with a normalised density (`npe`, `fmpe`, `npse`).
+        log_likelihood: `log_likelihood(theta, x) -> scalar` of one parameter set; or the posterior
+            of `nle`, `nre` or `emulator`, whose learned likelihood is then used.
+        prior: The prior of the target (the posterior's own may be another, with the same names).
+        x: One data set.
+        n: The number of draws.
+
+    Returns:
+        Draws, log-weights, their effective number and the log-evidence. Under `jax.jit` or
+        `jax.vmap` (over keys and observations) nothing is warned of: look at `efficiency`.
+
+    Raises:
+        TypeError: If the key is not a typed key, `posterior` is not one, or `log_likelihood`
+            cannot be called.
+        ValueError: If the posterior's density is not normalised, the priors' parameters differ, or
+            the target vanishes at every draw.
+    """
+    check_key(key)
+    _check(posterior, log_likelihood, prior)
+    x = posterior.data.conform(x)
+    if isinstance(log_likelihood, Posterior):
+        result = _by_posterior(posterior, prior, log_likelihood, key, x, int(n))
+    else:
+        result = _by_function(log_likelihood, posterior, prior, key, x, int(n))
+    if is_concrete(result):
+        if not np.isfinite(float(result.log_evidence)):
+            raise ValueError(
+                f"importance: the target vanishes (or is NaN) at all {n} draws of the proposal: "
+                "none of it is covered. Evaluate log_likelihood and prior.log_prob at a draw of "
+                "the posterior."
+            )
+        result.warn()
+    return result
+
+
+def _check(posterior: Any, target: Any, prior: Prior) -> None:
+    if not isinstance(posterior, Posterior):
+        raise TypeError(
+            f"importance: expected a posterior as proposal, got {type(posterior).__name__}. Pass "
+            "fitted.posterior."
+        )
+    if hasattr(posterior.method, "log_likelihood"):
+        raise ValueError(
+            f"importance: the density of {type(posterior.method).__name__} is not normalised over "
+            "theta, so it is no proposal. Propose with npe, fmpe or npse; a learned likelihood "
+            "can be the target: importance(key, npe_posterior, nle_posterior, ...)."
+        )
+    if isinstance(target, Posterior) and not hasattr(target.method, "log_likelihood"):
+        raise ValueError(
+            f"importance: {type(target.method).__name__} has no likelihood to weigh with. Pass the "
+            "posterior of nle, nre or emulator, or a function (theta, x) -> scalar."
+        )
+    if not isinstance(target, Posterior) and not callable(target):
+        raise TypeError(
+            "log_likelihood: expected a function (theta, x) -> scalar or a posterior, got "
+            f"{type(target).__name__}."
+        )
+    if (prior.names, prior.shapes) != (posterior.prior.names, posterior.prior.shapes):
+        raise ValueError(
+            f"prior: expected the proposal's parameters {posterior.prior.shapes}, got "
+            f"{prior.shapes}."
+        )
+
+
+@functools.partial(jax.jit, static_argnames=("log_likelihood", "n"))
+def _by_function(
+    log_likelihood: LogLikelihood, posterior: Posterior, prior: Prior, key: Key, x: Data, n: int
+) -> Weighted:
+    return _weigh(lambda theta: log_likelihood(theta, x), posterior, prior, key, x, n)
+
+
+@functools.partial(jax.jit, static_argnames="n")
+def _by_posterior(
+    posterior: Posterior, prior: Prior, target: Posterior, key: Key, x: Data, n: int
+) -> Weighted:
+    def learned(theta: Theta) -> Array:
+        return likelihood.at_theta(target.method, target.variables, target.prior, theta, x)
+
+    return _weigh(learned, posterior, prior, key, x, n)
+
+
+def _weigh(
+    log_likelihood: Callable[[Theta], Array],
+    posterior: Posterior,
+    prior: Prior,
+    key: Key,
+    x: Data,
+    n: int,
+) -> Weighted:
+    method, variables = posterior.method, posterior.variables
+    draws, info = method.sample(variables, posterior.prior, key, x, n)
+
+    def one(theta: Theta) -> Array:
+        return prior.log_prob(theta) + log_likelihood(theta)
+
+    def proposed(theta: Theta) -> Array:
+        return method.log_prob(variables, posterior.prior, theta, x)
+
+    target = jax.lax.map(one, draws, batch_size=min(BATCH, n))
+    log_q = getattr(info, "log_prob", None)
+    if log_q is None:
+        log_q = jax.lax.map(proposed, draws, batch_size=min(BATCH, n))
+    log_weights = target - log_q
+    log_weights = jnp.where(jnp.isnan(log_weights), -jnp.inf, log_weights)
+    return weigh(draws, log_weights)
+
+
+def weigh(draws: Theta, log_weights: Array) -> Weighted:
+    """Return draws with their log-weights, shape `(n,)`, and what these say of themselves."""
+    n = log_weights.shape[0]
+    total = jax.nn.logsumexp(log_weights)
+    found = jnp.isfinite(total)
+    share = jnp.where(found, jnp.exp(log_weights - jnp.where(found, total, 0.0)), 0.0)
+    ess = jnp.where(found, 1.0 / jnp.maximum(jnp.sum(share**2), 1.0 / n), 0.0)
+    return Weighted(
+        draws=draws,
+        log_weights=log_weights,
+        ess=ess,
+        efficiency=ess / n,
+        pareto_k=pareto_k(log_weights),
+        log_evidence=total - jnp.log(float(n)),
+        # The relative standard deviation of the mean weight.
+        log_evidence_error=jnp.sqrt(jnp.maximum(1.0 / jnp.maximum(ess, 1.0) - 1.0 / n, 0.0)),
+    )
