@@ -33,6 +33,7 @@ from jaxsbi.base import (
 from jaxsbi.interrupt import Interrupt
 from jaxsbi.methods.ensemble import Ensemble
 from jaxsbi.priors import Prior
+from jaxsbi.splitting import repeated, split
 from jaxsbi.training import PROGRAMS, Plan, TrainState
 
 CHUNK_SECONDS = 0.5
@@ -58,6 +59,7 @@ def fit(
     validation_fraction: float = 0.1,
     ensemble: int | None = None,
     refit: bool = False,
+    capacity: int | None = None,
     progress: bool = True,
 ) -> Fitted:
     """Train a method on simulations and return the amortized posterior.
@@ -83,6 +85,8 @@ def fit(
         refit: Train a second time, on all simulations and for as many epochs as were best, and
             keep its last variables. The history is that of the first training, with the seconds
             of both.
+        capacity: Train as if there were this many simulations, by repeating those there are: one
+            compiled program then serves data that grow from fit to fit.
         progress: Show a progress bar.
 
     Returns:
@@ -97,7 +101,11 @@ def fit(
     """
     check_key(key)
     _check_method(method)
-    rows, cut = _split(simulations, validation_fraction, prior)
+    rows, cut = split(simulations, validation_fraction, prior)
+    used = (cut, len(rows) - cut)
+    num_invalid = len(simulations) - len(rows)
+    if capacity is not None:
+        rows, cut = repeated(rows, cut, capacity, validation_fraction)
     held_out = len(rows) - cut
     plan = _plan(cut, held_out, batch_size, max_epochs, patience)
     plan = dataclasses.replace(plan, trees=optimizer is not None)
@@ -112,9 +120,7 @@ def fit(
     kept = state
     if refit and not interrupted:
         kept, seconds = _refit(train, state, plan, len(rows), key, seconds)
-    history = _history(
-        state, plan, interrupted, seconds, (cut, held_out), len(simulations) - len(rows)
-    )
+    history = _history(state, plan, interrupted, seconds, used, num_invalid)
     variables = {"params": kept.best, "statistics": kept.statistics}
     if ensemble is None:
         variables = _only(variables)
@@ -203,40 +209,6 @@ def _check_members(ensemble: int | None) -> int:
     if ensemble < 1:
         raise ValueError(f"ensemble: expected a positive number of members, got {ensemble}.")
     return int(ensemble)
-
-
-def _split(simulations: Simulations, fraction: float, prior: Prior) -> tuple[Simulations, int]:
-    """Return the valid rows, and how many of them, the first, to train on."""
-    if not 0.0 < fraction < 1.0:
-        raise ValueError(f"validation_fraction: expected between 0 and 1, got {fraction}.")
-    _check_theta(simulations, prior)
-    valid = np.flatnonzero(np.asarray(simulations.weight) > 0)
-    invalid = len(simulations) - valid.size
-    if valid.size < 4:
-        raise ValueError(
-            f"simulations: expected at least 4 finite ones to train and validate on, got "
-            f"{valid.size} (and {invalid} that are not finite). Simulate more."
-        )
-    rows = simulations if not invalid else simulations[valid]
-    held_out = min(max(2, round(valid.size * fraction)), valid.size - 2)
-    # Draws are independent, so the last rows are as good a validation set as any; every member
-    # and every method then sees the same one, and their losses can be compared.
-    return rows, valid.size - held_out
-
-
-def _check_theta(simulations: Simulations, prior: Prior) -> None:
-    shapes = {name: tuple(a.shape[1:]) for name, a in simulations.theta.items()}
-    if shapes != prior.shapes:
-        raise ValueError(
-            f"simulations.theta: expected the prior's parameters {prior.shapes}, got {shapes}. "
-            "Pass the prior that the simulations were drawn from."
-        )
-    rows = {jnp.shape(a)[0] for a in jax.tree.leaves(simulations)}
-    if len(rows) > 1:
-        raise ValueError(
-            "simulations: expected the same number of rows in theta, x and weight, got "
-            f"{sorted(rows)}. Every leaf has a leading axis of simulations."
-        )
 
 
 def _plan(

@@ -96,7 +96,7 @@ class Recentred:
 
 @jax.jit
 def recentre(prior: Prior, z: Array) -> Recentred:
-    """Return a prior whose latent coordinates give points `z`, shape `(n, dim)`, unit covariance."""
+    """Return a prior in whose latent coordinates `z`, shape `(n, dim)`, has unit covariance."""
     mean = jnp.mean(z, 0)
     offset = z - mean[None]
     covariance = offset.T @ offset / z.shape[0]

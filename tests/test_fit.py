@@ -175,6 +175,25 @@ def test_refit_takes_all_rows_for_as_many_epochs_as_were_best(ensemble):
     np.testing.assert_allclose(variables["params"]["slope"], average, rtol=1e-4)
 
 
+def test_growing_data_share_one_program_of_their_capacity():
+    size = fit_module.PROGRAMS[BACKEND][1]._cache_size
+    options = {"capacity": 400, "batch_size": 40}
+    first = fit(**options)
+    compiled = size()
+    more = fit(make_simulations(300), **options)
+    assert size() == compiled
+    assert first.history.num_simulations == (180, 20)
+    assert more.history.num_simulations == (270, 30)
+    # Repeated, rows have the same mean; the validation set is what it was.
+    held_out = SIMULATIONS[180:]
+    own = Line().loss(first.posterior.variables, PRIOR, jax.random.key(0), held_out).mean()
+    np.testing.assert_allclose(first.history.best_loss, own, rtol=1e-5)
+    mean = first.posterior.variables["statistics"]["mean"]
+    np.testing.assert_allclose(mean, SIMULATIONS.x[:180].mean(), rtol=1e-5)
+    with pytest.raises(ValueError, match="expected at least the 200 simulations"):
+        fit(capacity=100)
+
+
 def test_members_of_an_ensemble_are_trained_and_stopped_apart():
     fitted = fit(optimizer=RISING, max_epochs=200, patience=8, ensemble=3)
     history = fitted.history
