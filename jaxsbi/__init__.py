@@ -11,6 +11,7 @@ from jaxsbi import (
     plots,
     priors,
     samplers,
+    sequential,
     tasks,
 )
 from jaxsbi.base import Fitted, History, Method, Posterior, Simulations
@@ -51,6 +52,7 @@ __all__ = [
     "plots",
     "priors",
     "samplers",
+    "sequential",
     "simulate",
     "tasks",
 ]

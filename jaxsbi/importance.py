@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -131,13 +131,13 @@ def _check(posterior: Any, target: Any, prior: Prior) -> None:
             f"importance: expected a posterior as proposal, got {type(posterior).__name__}. Pass "
             "fitted.posterior."
         )
-    if hasattr(posterior.method, "log_likelihood"):
+    if likelihood.is_learned_by(posterior.method):
         raise ValueError(
             f"importance: the density of {type(posterior.method).__name__} is not normalised over "
             "theta, so it is no proposal. Propose with npe, fmpe or npse; a learned likelihood "
             "can be the target: importance(key, npe_posterior, nle_posterior, ...)."
         )
-    if isinstance(target, Posterior) and not hasattr(target.method, "log_likelihood"):
+    if isinstance(target, Posterior) and not likelihood.is_learned_by(target.method):
         raise ValueError(
             f"importance: {type(target.method).__name__} has no likelihood to weigh with. Pass the "
             "posterior of nle, nre or emulator, or a function (theta, x) -> scalar."
@@ -165,8 +165,10 @@ def _by_function(
 def _by_posterior(
     posterior: Posterior, prior: Prior, target: Posterior, key: Key, x: Data, n: int
 ) -> Weighted:
+    method = cast(likelihood.LikelihoodMethod, target.method)
+
     def learned(theta: Theta) -> Array:
-        return likelihood.at_theta(target.method, target.variables, target.prior, theta, x)
+        return likelihood.at_theta(method, target.variables, target.prior, theta, x)
 
     return _weigh(learned, posterior, prior, key, x, n)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -55,11 +56,41 @@ def simulate(
     if size < 1:
         raise ValueError(f"chunk_size: expected a positive integer, got {chunk_size!r}.")
     keys = jax.random.split(key, n)
-    parts = []
+    run = functools.partial(_simulate_chunk, simulator, prior)
+    return _in_chunks(run, keys, size, simulator, progress)
+
+
+def simulate_at(
+    key: Key, simulator: Simulator, theta: Theta, *, progress: bool = True
+) -> Simulations:
+    """Simulate one data set at each of many given parameter sets.
+
+    Args:
+        key: A typed key.
+        simulator: As for `simulate`.
+        theta: Named parameters, each of shape `(n, *shape)`.
+        progress: Show a progress bar.
+
+    Raises:
+        TypeError, ValueError: As `simulate`.
+    """
+    check_key(key)
+    n = next(iter(theta.values())).shape[0]
+    shape = _shape_of(lambda key: simulator(key, jax.tree.map(lambda a: a[0], theta)))
+    run = functools.partial(_simulate_at_chunk, simulator)
+    rows = (theta, jax.random.split(key, n))
+    return _in_chunks(run, rows, _chunk_size(shape, n), simulator, progress)
+
+
+def _in_chunks(
+    run: Callable[[Any], Any], rows: Any, size: int, simulator: Simulator, progress: bool
+) -> Simulations:
+    """Apply `run` to the rows of a pytree, `size` of them at once."""
+    n, parts = jax.tree.leaves(rows)[0].shape[0], []
     with tqdm(total=n, desc="simulate", unit="sim", disable=not progress, leave=False) as bar:
         for start in range(0, n, size):
             index = np.minimum(np.arange(start, start + min(size, n)), n - 1)  # padded: one shape
-            part = _simulate_chunk(simulator, prior, keys[index])
+            part = run(jax.tree.map(lambda a, i=index: a[i], rows))
             keep = min(size, n - start)
             # Host copies release each chunk's device memory before the next one starts.
             parts.append(jax.tree.map(lambda a, k=keep: np.asarray(a)[:k], part))
@@ -80,6 +111,10 @@ def simulator_shape(prior: Prior, simulator: Simulator) -> Data:
         key_theta, key_x = jax.random.split(key)
         return simulator(key_x, prior.sample(key_theta))
 
+    return _shape_of(one)
+
+
+def _shape_of(one: Callable[[Key], Data]) -> Data:
     try:
         shape = jax.eval_shape(one, jax.random.key(0))
     except (TypeError, IndexError) as error:
@@ -133,6 +168,17 @@ def _simulate_chunk(simulator: Simulator, prior: Prior, keys: Array) -> tuple[Th
         return theta, x, all_finite((theta, x))
 
     return jax.vmap(one)(keys)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _simulate_at_chunk(
+    simulator: Simulator, rows: tuple[Theta, Array]
+) -> tuple[Theta, Data, Array]:
+    def one(theta: Theta, key: Key) -> tuple[Theta, Data, Array]:
+        x = simulator(key, theta)
+        return theta, x, all_finite((theta, x))
+
+    return jax.vmap(one)(*rows)
 
 
 def all_finite(tree: Any) -> Array:

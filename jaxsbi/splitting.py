@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -57,7 +55,7 @@ def repeated(
     taken = _taken(rows, np.concatenate([training, cut + validation]))
     weight = np.array(taken.weight)
     weight[capacity - held_out + len(rows) - cut :] = 0.0
-    return dataclasses.replace(taken, weight=weight), capacity - held_out
+    return Simulations(taken.theta, taken.x, jnp.asarray(weight)), capacity - held_out
 
 
 def _check_theta(simulations: Simulations, prior: Prior) -> None:

@@ -33,6 +33,11 @@ class LikelihoodMethod(Protocol):
         ...
 
 
+def is_learned_by(method: Any) -> bool:
+    """Whether a method, or the members of an ensemble, learn a likelihood or a ratio."""
+    return hasattr(getattr(method, "method", method), "log_likelihood")
+
+
 def sample(
     method: LikelihoodMethod, variables: Variables, prior: Prior, key: Key, x: Data, n: int
 ) -> tuple[Theta, Any]:

@@ -1,0 +1,7 @@
+"""Sequential inference: rounds of simulations where the last round's posterior says they matter."""
+
+from jaxsbi.sequential.likelihood import likelihood
+from jaxsbi.sequential.rounds import Result, Round
+from jaxsbi.sequential.truncated import truncated
+
+__all__ = ["Result", "Round", "likelihood", "truncated"]

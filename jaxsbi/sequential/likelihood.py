@@ -1,0 +1,83 @@
+"""Sequential estimation of a likelihood or a ratio: simulate where the posterior is."""
+
+from __future__ import annotations
+
+import jax
+import numpy as np
+
+from jaxsbi.base import Data, Key, Method, Posterior, Simulator, Theta
+from jaxsbi.methods import likelihood as learned
+from jaxsbi.priors import Prior
+from jaxsbi.recentred import Recentred, latents
+from jaxsbi.sequential.rounds import Proposal, Result, run
+
+REACH = 6.0
+"""Standard deviations of the last proposal within which older simulations are still trained on. A
+likelihood is learned at each θ by itself, so that a choice among simulations by θ is no bias."""
+
+
+def likelihood(
+    key: Key,
+    method: Method,
+    prior: Prior,
+    simulator: Simulator,
+    x: Data,
+    *,
+    num_rounds: int,
+    simulations_per_round: int,
+    previous: Result | None = None,
+    progress: bool = True,
+) -> Result:
+    """Learn a likelihood, or a ratio, from rounds of simulations at draws of its own posterior.
+
+    Nothing needs to be corrected: what is learned is a law of x given θ (SNLE, Papamakarios et al.
+    2019, arXiv:1805.07226; SNRE, Durkan et al. 2020, arXiv:2002.03712).
+
+    Args:
+        key: A typed key.
+        method: `nle`, `nre` or `emulator`.
+        prior: The prior; the first round is simulated from it.
+        simulator: `simulator(key, theta) -> x`.
+        x: The observation; the result holds for it alone.
+        num_rounds: How many rounds to run.
+        simulations_per_round: Simulations of each; all rounds' are trained on.
+        previous: What an earlier call returned: its rounds are kept, and these are added.
+        progress: Show progress bars.
+
+    Returns:
+        Every round, and the last posterior. Ctrl-C loses the round that is being run.
+
+    Raises:
+        TypeError: If the key is not typed, or the method learns no likelihood.
+        ValueError: If a number is out of range, or `previous` had other parameters.
+    """
+    if not learned.is_learned_by(method):
+        raise TypeError(
+            f"sequential.likelihood: expected nle, nre or emulator, got {type(method).__name__}, "
+            "which would learn the proposal's posterior. Use sequential.truncated for it."
+        )
+    return run(
+        key,
+        method,
+        prior,
+        simulator,
+        x,
+        _propose,
+        num_rounds=num_rounds,
+        simulations_per_round=simulations_per_round,
+        previous=previous,
+        progress=progress,
+    )
+
+
+def _propose(key: Key, posterior: Posterior, centred: Recentred, x: Data, n: int) -> Proposal:
+    theta = posterior.sample(key, x, n)
+    z = np.asarray(latents(centred.prior, theta))
+    mean, scale = np.mean(z, 0), np.std(z, 0)
+
+    def keeps(theta: Theta) -> np.ndarray:
+        away = np.abs(np.asarray(latents(centred.prior, theta)) - mean) / (scale + 1e-6)
+        return np.all(away < REACH, axis=1)
+
+    log_prob = jax.vmap(lambda theta: posterior.log_prob(theta, x))(theta)
+    return Proposal(theta, log_prob, 1.0, keeps)

@@ -1,0 +1,238 @@
+"""What every sequential method shares: propose, simulate, train on what counts, write it down."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsbi.base import (
+    Array,
+    Data,
+    DataSpec,
+    History,
+    Key,
+    Method,
+    Posterior,
+    Simulations,
+    Simulator,
+    Theta,
+    check_key,
+    warn,
+)
+from jaxsbi.fit import fit
+from jaxsbi.priors import Prior
+from jaxsbi.recentred import Recentred, latents, recentre
+from jaxsbi.simulate import simulate_at
+
+MIN_KEPT = 20
+"""Simulations below which a round is not trained on a part of them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Round:
+    """One round, as it was run.
+
+    Attributes:
+        simulations: This round's simulations.
+        log_proposal: Log-density of the round's proposal at each of their parameter sets, shape
+            `(n,)`; in rounds proposed by a learned likelihood it is not normalised.
+        prior_mass: The share of the prior that the proposal covers (1 where it is not truncated).
+        kept: How many simulations, of all rounds so far, the round was trained on.
+        posterior: The posterior after the round.
+        history: Of its training.
+    """
+
+    simulations: Simulations
+    log_proposal: np.ndarray
+    prior_mass: float
+    kept: int
+    posterior: Posterior
+    history: History
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a sequential method returns.
+
+    Attributes:
+        rounds: Every round, the first from the prior.
+        finished: Whether all rounds asked for were run, and none was interrupted.
+    """
+
+    rounds: tuple[Round, ...]
+    finished: bool = True
+
+    @property
+    def posterior(self) -> Posterior:
+        """The last round's posterior: right for this observation, and no other."""
+        return self.rounds[-1].posterior
+
+    @property
+    def simulations(self) -> Simulations:
+        """All rounds' simulations."""
+        return concatenate([r.simulations for r in self.rounds])
+
+
+class Proposal(NamedTuple):
+    """Where the next round is simulated.
+
+    Attributes:
+        theta: Named parameter sets, each of shape `(n, *shape)`.
+        log_prob: The proposal's log-density at each, shape `(n,)`.
+        prior_mass: The share of the prior it covers.
+        keeps: `keeps(theta) -> (n,) bool`: which simulations, of all rounds, to train on.
+    """
+
+    theta: Theta
+    log_prob: Array
+    prior_mass: float
+    keeps: Callable[[Theta], np.ndarray]
+
+
+Propose = Callable[[Key, Posterior, Recentred, Data, int], Proposal]
+
+
+def run(
+    key: Key,
+    method: Method,
+    prior: Prior,
+    simulator: Simulator,
+    x: Data,
+    propose: Propose,
+    *,
+    num_rounds: int,
+    simulations_per_round: int,
+    previous: Result | None,
+    progress: bool,
+) -> Result:
+    """Run rounds one after the other; what is finished is returned if the user interrupts.
+
+    Raises:
+        KeyboardInterrupt: If no round was finished.
+    """
+    _check(key, num_rounds, simulations_per_round, previous, prior)
+    rounds = list(previous.rounds) if previous else []
+    last = len(rounds) + num_rounds
+    # Every training is compiled for all simulations there will be: once.
+    capacity = num_rounds * simulations_per_round + sum(len(r.simulations) for r in rounds)
+    try:
+        for number in range(len(rounds), last):
+            this = jax.random.fold_in(key, number)
+            done = _round(
+                this, method, prior, simulator, x, propose, rounds, simulations_per_round,
+                capacity, progress,
+            )  # fmt: skip
+            rounds.append(done)
+            if done.history.stopped == "interrupted":
+                return Result(tuple(rounds), finished=False)
+    except KeyboardInterrupt:
+        if not rounds:
+            raise
+        return Result(tuple(rounds), finished=False)
+    return Result(tuple(rounds))
+
+
+def _round(
+    key: Key,
+    method: Method,
+    prior: Prior,
+    simulator: Simulator,
+    x: Data,
+    propose: Propose,
+    before: list[Round],
+    n: int,
+    capacity: int,
+    progress: bool,
+) -> Round:
+    key_propose, key_simulate, key_fit, key_order = jax.random.split(key, 4)
+    if before:
+        centred = before[-1].posterior.prior
+        assert isinstance(centred, Recentred)
+        proposal = propose(key_propose, before[-1].posterior, centred, x, n)
+    else:
+        proposal = from_prior(key_propose, prior, n)
+    new = simulate_at(key_simulate, simulator, proposal.theta, progress=progress)
+    x = DataSpec.of(new.x, batched=True).conform(x)
+    if not before:
+        warn_outside(x, new)
+    parts = [*(r.simulations for r in before), new]
+    pool = concatenate(parts)
+    # Round by round: for arrays of one shape one program is compiled.
+    keep = np.concatenate([proposal.keeps(part.theta) for part in parts])
+    keep = keep & (np.asarray(pool.weight) > 0)
+    if keep.sum() < MIN_KEPT:
+        keep = np.asarray(pool.weight) > 0
+    # Shuffled: the last rows validate, and all rounds should.
+    order = np.asarray(jax.random.permutation(key_order, len(pool)))
+    index = order[keep[order]]
+    kept = jax.tree.map(lambda a: np.asarray(a)[index], pool)
+    seen = recentre(prior, latents(prior, proposal.theta)) if before else unmoved(prior)
+    fitted = fit(key_fit, method, seen, kept, capacity=capacity, progress=progress)  # type: ignore[arg-type]
+    return Round(
+        simulations=new,
+        log_proposal=np.asarray(proposal.log_prob),
+        prior_mass=proposal.prior_mass,
+        kept=len(index),
+        posterior=fitted.posterior,
+        history=fitted.history,
+    )
+
+
+def _check(
+    key: Key, num_rounds: int, per_round: int, previous: Result | None, prior: Prior
+) -> None:
+    check_key(key)
+    if num_rounds < 1 or per_round < 10:
+        raise ValueError(
+            "num_rounds and simulations_per_round: expected at least 1 and 10, got "
+            f"{num_rounds} and {per_round}."
+        )
+    if previous is not None and previous.posterior.prior.shapes != prior.shapes:
+        raise ValueError(
+            f"previous: expected rounds for the parameters {prior.shapes}, got "
+            f"{previous.posterior.prior.shapes}."
+        )
+
+
+def from_prior(key: Key, prior: Prior, n: int) -> Proposal:
+    """Return the first round's proposal: the prior itself."""
+    theta = jax.vmap(prior.sample)(jax.random.split(key, n))
+    log_prob = jax.vmap(prior.log_prob)(theta)
+    return Proposal(theta, log_prob, 1.0, lambda theta: np.ones(_rows(theta), bool))
+
+
+def unmoved(prior: Prior) -> Recentred:
+    """Return the prior in its own coordinates, as the type that later rounds have too."""
+    return Recentred(prior, jnp.zeros(prior.dim), jnp.eye(prior.dim))
+
+
+def concatenate(parts: list[Simulations]) -> Simulations:
+    """Return the rows of several simulations, on the host."""
+    return jax.tree.map(lambda *a: np.concatenate([np.asarray(b) for b in a]), *parts)
+
+
+def warn_outside(x: Data, simulations: Simulations) -> None:
+    """Warn if a number of the observation lies outside all that was simulated."""
+    worst = 0.0
+    for observed, simulated in zip(jax.tree.leaves(x), jax.tree.leaves(simulations.x), strict=True):
+        rows = np.asarray(simulated, float)[np.asarray(simulations.weight) > 0]
+        low, high = rows.min(0), rows.max(0)
+        width = np.maximum(rows.std(0), 1e-30)
+        value = np.asarray(observed, float)
+        beyond = np.maximum(np.maximum(low - value, value - high), 0.0) / width
+        worst = max(worst, float(beyond.max(initial=0.0)))
+    if worst > 1.0:
+        warn(
+            f"observation: a number of it lies {worst:.1f} standard deviations beyond all "
+            f"{len(simulations)} simulations from the prior: the simulator may not describe these "
+            "data, and what is learned there is an extrapolation. Look at prior predictive draws."
+        )
+
+
+def _rows(theta: Theta) -> int:
+    return int(next(iter(theta.values())).shape[0])

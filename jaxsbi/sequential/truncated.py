@@ -1,0 +1,250 @@
+"""Truncated rounds: the prior, cut to the region that the last posterior does not rule out."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import ndtr
+
+from jaxsbi.base import Array, Data, Key, Method, Posterior, Simulator, Theta
+from jaxsbi.latent import log_normal_density
+from jaxsbi.methods.likelihood import is_learned_by
+from jaxsbi.priors import Prior
+from jaxsbi.recentred import Recentred, latents
+from jaxsbi.sequential.rounds import Proposal, Result, run
+
+DRAWS = 10_000
+"""Draws of the posterior that the region is made from: its edge is their least likely one, so that
+about 1e-4 of the posterior lies outside."""
+CANDIDATES, MAX_BATCHES = 4096, 100
+STEPS = 40
+"""Moves that spread draws of the posterior over the region, where few draws of the prior hit it."""
+SHRINKS = 40
+
+
+def truncated(
+    key: Key,
+    method: Method,
+    prior: Prior,
+    simulator: Simulator,
+    x: Data,
+    *,
+    num_rounds: int,
+    simulations_per_round: int,
+    region: Literal["density", "box"] = "density",
+    previous: Result | None = None,
+    progress: bool = True,
+) -> Result:
+    """Learn a posterior from rounds of simulations from an ever smaller part of the prior.
+
+    Within the region a proposal is the prior, so that nothing needs to be corrected (TSNPE,
+    Deistler et al. 2022, arXiv:2210.04815; with a box TMNRE, Miller et al. 2021, arXiv:2107.01214).
+
+    Args:
+        key: A typed key.
+        method: Any method; with `region="density"` one with a `log_prob`.
+        prior: The prior; the first round is simulated from it.
+        simulator: `simulator(key, theta) -> x`.
+        x: The observation; the result holds for it alone.
+        num_rounds: How many rounds to run.
+        simulations_per_round: Simulations of each; those of all rounds that lie in the region are
+            trained on.
+        region: "density": where posterior / prior exceeds its value at the least likely of 10,000
+            draws. "box": between the smallest and the largest draw of each latent coordinate.
+        previous: What an earlier call returned: its rounds are kept, and these are added.
+        progress: Show progress bars.
+
+    Returns:
+        Every round, and the last posterior. Ctrl-C loses the round that is being run.
+
+    Raises:
+        TypeError: If the key is not typed.
+        ValueError: If a number is out of range, `previous` had other parameters, a box is asked for
+            under a prior without latent coordinates that are N(0, I), or the region is empty (a
+            posterior that is NaN everywhere).
+    """
+    proposals = {"density": _by_density, "box": _by_box}
+    if region not in proposals:
+        raise ValueError(f'region: expected "density" or "box", got {region!r}.')
+    if region == "box" and not all(prior.exact.values()):
+        names = [name for name, exact in prior.exact.items() if not exact]
+        raise ValueError(
+            f"region: a box needs parameters whose latent coordinates are N(0, I), and {names} are "
+            'mapped by their support. Use region="density".'
+        )
+    return run(
+        key,
+        method,
+        prior,
+        simulator,
+        x,
+        proposals[region],
+        num_rounds=num_rounds,
+        simulations_per_round=simulations_per_round,
+        previous=previous,
+        progress=progress,
+    )
+
+
+class _Region(NamedTuple):
+    """Draws of the posterior, their log posterior / prior, and what it is at the region's edge."""
+
+    z: Array
+    log_ratio: Array
+    threshold: Array
+
+
+def _by_density(key: Key, posterior: Posterior, centred: Recentred, x: Data, n: int) -> Proposal:
+    key_region, key_direct, key_spread = jax.random.split(key, 3)
+    x = posterior.data.conform(x)
+    found = _region(key_region, posterior, x)
+    if not np.isfinite(float(found.threshold)):
+        raise ValueError(
+            "sequential.truncated: the region is empty, for the last posterior's density is not a "
+            "number at any of its own draws. Train on more simulations a round."
+        )
+    z, count, total = _from_prior(key_direct, posterior, x, found.threshold, n)
+    mass = float(count / jnp.maximum(total, 1))
+    if int(count) < n:
+        z, estimate = _spread(key_spread, posterior, x, found, n)
+        if not is_learned_by(posterior.method):  # whose densities are not normalised
+            mass = float(estimate)
+    theta = jax.vmap(centred.prior.from_latent)(z)
+    log_prob = jax.vmap(centred.prior.log_prob)(theta) - np.log(max(mass, 1e-30))
+
+    def keeps(theta: Theta) -> np.ndarray:
+        return np.asarray(_inside(posterior, x, found.threshold, theta))
+
+    return Proposal(theta, log_prob, mass, keeps)
+
+
+def _log_ratio(posterior: Posterior, x: Data, z: Array) -> Array:
+    """Return log posterior / prior at a latent point of the *first* prior; -inf for NaN."""
+    base = posterior.prior.prior  # type: ignore[attr-defined]
+    theta = base.from_latent(z)
+    value = posterior.method.log_prob(posterior.variables, posterior.prior, theta, x)
+    ratio = value - base.log_prob(theta)
+    return jnp.where(jnp.isnan(ratio), -jnp.inf, ratio)
+
+
+@jax.jit
+def _region(key: Key, posterior: Posterior, x: Data) -> _Region:
+    """Return the region outside which about one in `DRAWS` of the posterior lies."""
+    base = posterior.prior.prior  # type: ignore[attr-defined]
+    theta, _ = posterior.method.sample(posterior.variables, posterior.prior, key, x, DRAWS)
+    z = jax.vmap(base.to_latent)(theta)
+    ratio = jax.lax.map(lambda z: _log_ratio(posterior, x, z), z, batch_size=1024)
+    threshold = jnp.min(jnp.where(jnp.isfinite(ratio), ratio, jnp.inf))
+    return _Region(z, ratio, threshold)
+
+
+@functools.partial(jax.jit, static_argnames="n")
+def _from_prior(
+    key: Key, posterior: Posterior, x: Data, threshold: Array, n: int
+) -> tuple[Array, Array, Array]:
+    """Return prior draws in the region `(n, d)`, how many were found, and among how many.
+
+    It gives up, with fewer than `n`, once the rate of hits shows that `MAX_BATCHES` batches will
+    not do.
+    """
+    base = posterior.prior.prior  # type: ignore[attr-defined]
+
+    def more(state: tuple[Array, Array, Array]) -> Array:
+        _, count, batch = state
+        hopeful = (batch < 3) | (count * MAX_BATCHES >= n * batch)
+        return (count < n) & (batch < MAX_BATCHES) & hopeful
+
+    def step(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        buffer, count, batch = state
+        keys = jax.random.split(jax.random.fold_in(key, batch), CANDIDATES)
+        z = jax.vmap(lambda k: base.to_latent(base.sample(k)))(keys)
+        hit = jax.vmap(lambda z: _log_ratio(posterior, x, z))(z) >= threshold
+        # Hits first; what follows them in the buffer is overwritten by the next batch.
+        z = z[jnp.argsort(~hit, stable=True)]
+        buffer = jax.lax.dynamic_update_slice(buffer, z, (jnp.minimum(count, n), 0))
+        return buffer, count + jnp.sum(hit), batch + 1
+
+    buffer = jnp.zeros((n + CANDIDATES, base.dim))
+    buffer, count, batch = jax.lax.while_loop(more, step, (buffer, jnp.int32(0), jnp.int32(0)))
+    return buffer[:n], count, batch * CANDIDATES
+
+
+@functools.partial(jax.jit, static_argnames="n")
+def _spread(key: Key, posterior: Posterior, x: Data, found: _Region, n: int) -> tuple[Array, Array]:
+    """Return `n` points of the prior within the region, `(n, d)`, and the share of it there.
+
+    Each is the end of a Markov chain: draws of the posterior, resampled to the prior, are moved by
+    elliptical slice sampling (Murray et al. 2010, arXiv:1001.0175), whose target is N(0, I) cut to
+    the region. The mean of posterior / prior over these points is the posterior's share of the
+    region, next to 1, over the prior's.
+    """
+    base = posterior.prior.prior  # type: ignore[attr-defined]
+    key_start, key_steps = jax.random.split(key)
+    start = jax.random.categorical(key_start, -found.log_ratio, shape=(n,))
+
+    def log_target(z: Array) -> Array:
+        inside = _log_ratio(posterior, x, z) >= found.threshold
+        excess = base.latent_log_prob(z) - jnp.sum(log_normal_density(z))
+        return jnp.where(inside, excess, -jnp.inf)
+
+    def move(z: Array, key: Key) -> tuple[Array, None]:
+        return jax.vmap(lambda z, k: _slice(k, log_target, z))(z, jax.random.split(key, n)), None
+
+    z, _ = jax.lax.scan(move, found.z[start], jax.random.split(key_steps, STEPS))
+    ratio = jax.vmap(lambda z: _log_ratio(posterior, x, z))(z)
+    return z, jnp.minimum(jnp.exp(jnp.log(n) - jax.nn.logsumexp(ratio)), 1.0)
+
+
+def _slice(key: Key, log_target: Callable[[Array], Array], z: Array) -> Array:
+    """One move of elliptical slice sampling; stays after `SHRINKS` refused angles."""
+    key_normal, key_level, key_angle = jax.random.split(key, 3)
+    other = jax.random.normal(key_normal, z.shape)
+    level = log_target(z) + jnp.log(jax.random.uniform(key_level))
+    first = jax.random.uniform(key_angle, maxval=2 * jnp.pi)
+
+    def refused(state: tuple[Array, ...]) -> Array:
+        return ~state[3] & (state[4] < SHRINKS)
+
+    def shrink(state: tuple[Array, ...]) -> tuple[Array, ...]:
+        low, high, angle, _, count = state
+        accepted = log_target(z * jnp.cos(angle) + other * jnp.sin(angle)) >= level
+        low, high = jnp.where(angle < 0, angle, low), jnp.where(angle < 0, high, angle)
+        new = jax.random.uniform(jax.random.fold_in(key_angle, count + 1), minval=low, maxval=high)
+        return low, high, jnp.where(accepted, angle, new), accepted, count + 1
+
+    state: tuple[Array, ...] = (first - 2 * jnp.pi, first, first, jnp.array(False), jnp.int32(0))
+    _, _, angle, accepted, _ = jax.lax.while_loop(refused, shrink, state)
+    return jnp.where(accepted, z * jnp.cos(angle) + other * jnp.sin(angle), z)
+
+
+@jax.jit
+def _inside(posterior: Posterior, x: Data, threshold: Array, theta: Theta) -> Array:
+    base = posterior.prior.prior  # type: ignore[attr-defined]
+
+    def one(theta: Theta) -> Array:
+        return _log_ratio(posterior, x, base.to_latent(theta)) >= threshold
+
+    n = next(iter(theta.values())).shape[0]
+    return jax.lax.map(one, theta, batch_size=min(1024, n))
+
+
+def _by_box(key: Key, posterior: Posterior, centred: Recentred, x: Data, n: int) -> Proposal:
+    key_draws, key_box = jax.random.split(key)
+    prior = centred.prior
+    z = latents(prior, posterior.sample(key_draws, x, DRAWS))
+    low, high = jnp.min(z, 0), jnp.max(z, 0)
+    log_mass = float(jnp.sum(jnp.log(jnp.maximum(ndtr(high) - ndtr(low), 1e-30))))
+    points = jax.random.truncated_normal(key_box, low, high, (n, prior.dim))
+    theta = jax.vmap(prior.from_latent)(points)
+    log_prob = jax.vmap(prior.log_prob)(theta) - log_mass
+
+    def keeps(theta: Theta) -> np.ndarray:
+        at = latents(prior, theta)
+        return np.asarray(jnp.all((at >= low[None]) & (at <= high[None]), axis=1))
+
+    return Proposal(theta, log_prob, float(np.exp(log_mass)), keeps)

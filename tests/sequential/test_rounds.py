@@ -1,0 +1,217 @@
+"""Rounds: exact answers whatever was proposed, one program, nothing lost."""
+
+import importlib
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+
+import jaxsbi
+from jaxsbi import sequential
+from jaxsbi.base import configuration
+from jaxsbi.recentred import Recentred
+from jaxsbi.sequential import rounds as rounds_module
+
+pytestmark = [pytest.mark.rank_promotion]  # NumPyro's kernel
+
+truncated_module = importlib.import_module("jaxsbi.sequential.truncated")
+fit_module = importlib.import_module("jaxsbi.fit")
+# N(0, 1) prior, N(0, 0.25²) posterior for x = 0: x | theta has precision 16 - 1.
+NARROW = jaxsbi.Prior(theta=dist.Normal(0.0, 1.0))
+NOISE = 15**-0.5
+X = jnp.zeros(1)
+METHODS = {
+    "truncated": jaxsbi.npe(density=jaxsbi.densities.Gaussian(hidden=16)),
+    "box": jaxsbi.npe(density=jaxsbi.densities.Gaussian(hidden=16)),
+    "likelihood": jaxsbi.nle(density=jaxsbi.densities.MaskedAutoregressive(layers=2, hidden=16)),
+}
+
+
+def simulator(key, theta):
+    return theta["theta"][None] + NOISE * jax.random.normal(key, (1,))
+
+
+def run(scheme, method=None, prior=NARROW, simulate=simulator, x=X, seed=0, **options):
+    options = {"num_rounds": 3, "simulations_per_round": 700, "progress": False, **options}
+    function = sequential.likelihood if scheme == "likelihood" else sequential.truncated
+    if scheme == "box":
+        options["region"] = "box"
+    method = METHODS[scheme] if method is None else method
+    return function(jax.random.key(seed), method, prior, simulate, x, **options)
+
+
+@pytest.fixture(scope="module")
+def results():
+    made = {}
+
+    def get(scheme):
+        if scheme not in made:
+            before = {name: chunk._cache_size() for name, (_, chunk) in fit_module.PROGRAMS.items()}
+            made[scheme] = run(scheme)
+            after = {name: chunk._cache_size() for name, (_, chunk) in fit_module.PROGRAMS.items()}
+            assert sum(after.values()) <= sum(before.values()) + 1  # one program for all rounds
+        return made[scheme]
+
+    return get
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", METHODS)
+def test_the_posterior_is_exact_whatever_the_rounds_proposed(results, scheme):
+    result = results(scheme)
+    draws = np.asarray(result.posterior.sample(jax.random.key(5), X, 4000)["theta"])
+    # 2,100 simulations, most of them within the region, fix mean and width to about 3 % of a width.
+    assert abs(draws.mean()) < 0.12 * 0.25
+    assert draws.std() == pytest.approx(0.25, rel=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", METHODS)
+def test_every_round_is_written_down(results, scheme):
+    result = results(scheme)
+    assert result.finished
+    assert len(result.rounds) == 3
+    assert len(result.simulations) == 2100
+    first, *later = result.rounds
+    theta = {"theta": jnp.asarray(first.simulations.theta["theta"])}
+    np.testing.assert_allclose(first.log_proposal, jax.vmap(NARROW.log_prob)(theta), rtol=1e-5)
+    assert first.prior_mass == 1.0
+    for each in later:
+        assert each.simulations.theta["theta"].shape == (700,)
+        assert np.std(each.simulations.theta["theta"]) < 0.7  # where the posterior is
+        assert np.all(np.isfinite(each.log_proposal))
+        assert isinstance(each.posterior.prior, Recentred)
+        assert each.kept > 700
+        if scheme != "likelihood":
+            # The prior within the region: proposal / prior = 1 / mass.
+            theta = {"theta": jnp.asarray(each.simulations.theta["theta"])}
+            excess = each.log_proposal - np.asarray(jax.vmap(NARROW.log_prob)(theta))
+            np.testing.assert_allclose(excess, -np.log(each.prior_mass), atol=1e-4)
+            assert 0.4 < each.prior_mass < 0.95  # four widths of 0.25 either way: 0.68
+
+
+@pytest.mark.slow
+def test_rounds_can_be_added(results):
+    first = results("truncated")
+    more = run("truncated", previous=first, num_rounds=1, seed=1)
+    assert len(more.rounds) == 4
+    assert more.rounds[:3] == first.rounds
+
+
+def test_an_interrupted_round_is_all_that_is_lost(monkeypatch):
+    calls = []
+
+    def interrupted(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return simulate_at(*args, **kwargs)
+
+    simulate_at = rounds_module.simulate_at
+    monkeypatch.setattr(rounds_module, "simulate_at", interrupted)
+    result = run("truncated", method=Exact(), prior=SQUARE, simulate=of_square, x=jnp.zeros(2))
+    assert len(result.rounds) == 1
+    assert not result.finished
+    calls[:] = [1]
+    with pytest.raises(KeyboardInterrupt):
+        run("truncated", method=Exact(), prior=SQUARE, simulate=of_square, x=jnp.zeros(2))
+
+
+# A posterior that needs no training: N((0.4, -0.3), sd (0.18, 0.12)) turned by 0.6, prior
+# U[-2.2, 2.2]². 1.40 % of the prior lies in its 2-sigma ellipse.
+SQUARE = jaxsbi.Prior(theta=dist.Uniform(-2.2 * jnp.ones(2), 2.2 * jnp.ones(2)).to_event(1))
+CENTRE, SDS = jnp.array([0.4, -0.3]), jnp.array([0.18, 0.12])
+TURN = jnp.array([[np.cos(0.6), -np.sin(0.6)], [np.sin(0.6), np.cos(0.6)]])
+
+
+def of_square(key, theta):
+    return theta["theta"] + jax.random.normal(key, (2,))
+
+
+@configuration
+class Exact:
+    """The density above; training changes nothing."""
+
+    def init(self, key, prior, simulations):
+        return {"params": {"nothing": jnp.zeros(())}, "statistics": {}}
+
+    def loss(self, variables, prior, key, batch):
+        return jnp.broadcast_to(variables["params"]["nothing"] ** 2, batch.weight.shape)
+
+    def sample(self, variables, prior, key, x, n):
+        noise = SDS[None] * jax.random.normal(key, (n, 2))
+        return {"theta": CENTRE[None] + noise @ TURN.T}, ()
+
+    def log_prob(self, variables, prior, theta, x):
+        u = (TURN.T @ (theta["theta"] - CENTRE)) / SDS
+        return jnp.sum(jax.scipy.stats.norm.logpdf(u)) - jnp.sum(jnp.log(SDS))
+
+
+def square(theta):
+    """Return the squared radius, in sigmas, of points `(n, 2)`."""
+    u = (np.asarray(theta) - np.asarray(CENTRE)) @ np.asarray(TURN) / np.asarray(SDS)
+    return np.sum(u**2, 1)
+
+
+@pytest.mark.parametrize("few", [False, True])
+def test_the_region_is_an_ellipse_filled_evenly(few, monkeypatch):
+    if few:  # as if the prior hit the region too seldom
+        monkeypatch.setattr(truncated_module, "MAX_BATCHES", 0)
+        jax.clear_caches()
+    result = run(
+        "truncated", method=Exact(), prior=SQUARE, simulate=of_square, x=jnp.zeros(2), num_rounds=2,
+        simulations_per_round=2000,
+    )  # fmt: skip
+    if few:
+        jax.clear_caches()
+    second = result.rounds[1]
+    inside = square(second.simulations.theta["theta"])
+    edge = inside.max()
+    # The least likely of 10,000 draws: squared radius 2 log(10,000) = 18.4, give or take 2.6.
+    assert 14.0 < edge < 28.0
+    area = np.pi * float(SDS[0] * SDS[1]) * edge / 4.4**2
+    # The mean of exp(-r²/2) over 2,000 points of an even disc of squared radius 18 scatters by
+    # sqrt(18 / 4 - 1) / sqrt(2000) = 4 %; hits and misses by 1 / sqrt(2000) = 2 %.
+    assert second.prior_mass == pytest.approx(area, rel=0.16 if few else 0.08)
+    # An ellipse filled evenly has a uniform squared radius.
+    share = np.sort(inside / edge)
+    off = np.abs(share - (np.arange(2000) + 0.5) / 2000).max()
+    assert off < 1.95 / 2000**0.5  # Kolmogorov-Smirnov at 0.1 %
+
+
+def test_what_lies_outside_all_simulations_is_warned_of():
+    with pytest.warns(UserWarning, match=r"lies \d+\.\d standard deviations beyond all 200"):
+        run("truncated", method=Exact(), prior=SQUARE, simulate=of_square,
+            x=jnp.array([50.0, 0.0]), num_rounds=1, simulations_per_round=200)  # fmt: skip
+
+
+def test_options_out_of_range():
+    with pytest.raises(TypeError, match=r"got NPE.*sequential\.truncated"):
+        run("likelihood", method=METHODS["truncated"])
+    with pytest.raises(ValueError, match="expected at least 1 and 10, got 0 and 700"):
+        run("truncated", num_rounds=0)
+    with pytest.raises(ValueError, match='expected "density" or "box"'):
+        sequential.truncated(jax.random.key(0), Exact(), SQUARE, of_square, jnp.zeros(2),
+                             num_rounds=1, simulations_per_round=100, region="ball")  # fmt: skip
+    piled = jaxsbi.Prior(theta=dist.VonMises(0.0, 1.0))
+    with pytest.raises(ValueError, match=r"\['theta'\] are mapped by their support"):
+        run("box", prior=piled)
+    with pytest.raises(TypeError, match="typed key"):
+        sequential.truncated(jax.random.PRNGKey(0), Exact(), SQUARE, of_square, jnp.zeros(2),
+                             num_rounds=1, simulations_per_round=100)  # fmt: skip
+
+
+def test_a_density_that_is_not_a_number_is_an_empty_region():
+    @configuration
+    class Broken(Exact):
+        def log_prob(self, variables, prior, theta, x):
+            return jnp.nan * theta["theta"][0]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(ValueError, match="the region is empty"):
+            run("truncated", method=Broken(), prior=SQUARE, simulate=of_square, x=jnp.zeros(2),
+                simulations_per_round=100)  # fmt: skip
