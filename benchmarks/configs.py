@@ -64,7 +64,12 @@ METHODS: dict[str, Entry] = {
         "neural likelihood estimation + NUTS",
         sets=lambda: jaxsbi.nle(iid=True),
     ),
-    "nre": Entry(jaxsbi.nre, "simulation-based", "contrastive neural ratio estimation + NUTS"),
+    "nre": Entry(
+        jaxsbi.nre,
+        "simulation-based",
+        "contrastive neural ratio estimation + NUTS",
+        sets=lambda: jaxsbi.nre(iid=True),
+    ),
     "emulator": Entry(jaxsbi.emulator, "likelihood-based", "emulator + noise model + NUTS"),
     "npe_refit": Entry(
         jaxsbi.npe,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
@@ -14,6 +16,10 @@ pytestmark = [pytest.mark.rank_promotion, pytest.mark.slow]
 
 def simulator(key, theta):
     return theta["position"] + theta["width"] * jax.random.normal(key, (10, 2))
+
+
+def log_likelihood(theta, x):
+    return jax.scipy.stats.norm.logpdf(x, theta["position"], theta["width"]).sum()
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +51,12 @@ def test_five_verbs(problem) -> None:
     assert ranks.ranks["position"].shape == (20, 2)
     figure = jaxsbi.plots.corner(draws, truth=truth)
     assert len(figure.axes) == 9
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # three epochs make a poor proposal
+        weighted = jaxsbi.importance(k4, posterior, log_likelihood, prior, x_observed, 1_000)
+    assert weighted.log_weights.shape == (1000,)
+    assert 0 < weighted.efficiency < 1
+    assert bool(jnp.isfinite(weighted.log_evidence))
 
 
 METHODS = {

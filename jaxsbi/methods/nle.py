@@ -14,6 +14,7 @@ from jaxsbi.densities import Mixed, Parts
 from jaxsbi.densities.mixed import parts
 from jaxsbi.methods import likelihood
 from jaxsbi.methods.features import first, standardize, statistics
+from jaxsbi.methods.members import all_members, count_members
 from jaxsbi.priors import Prior
 from jaxsbi.samplers import nuts
 
@@ -46,7 +47,7 @@ class NLE:
         x, z = simulations.x, jax.vmap(prior.to_latent)(simulations.theta)
         if self.iid:
             m = self._members(first(x))
-            x = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), x)
+            x = all_members(x)
             z = jnp.repeat(z, m, axis=0)
         rows = jax.vmap(parts)(x)
         self._check_used(first(rows))
@@ -104,22 +105,8 @@ class NLE:
                 )
 
     def _members(self, x: Data) -> int:
-        """Return the number of independent draws in one data set; 1 without `iid`.
-
-        Raises:
-            ValueError: If its arrays have no leading axis, or not one of equal length.
-        """
-        if not self.iid:
-            return 1
-        lengths = {jnp.shape(a)[:1] for a in jax.tree.leaves(x)}
-        if len(lengths) != 1 or lengths == {()}:
-            shapes = jax.tree.map(jnp.shape, x)
-            raise ValueError(
-                "nle(iid=True): expected arrays whose leading axis counts independent draws, of "
-                f"one length, got a data set of shapes {shapes}. Return shape (draws, ...) from "
-                "the simulator, or leave iid out."
-            )
-        return int(*lengths.pop())
+        """Return the number of independent draws in one data set; 1 without `iid`."""
+        return count_members("nle", x) if self.iid else 1
 
     def _log_prob(self, variables: Variables, z: Array, x: Data) -> Array:
         kept = variables["statistics"]

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 
 from jaxsbi.base import Array, Data, Key, Simulations, Theta, Variables, configuration, leaf
 from jaxsbi.methods import likelihood
-from jaxsbi.methods.features import init_context, read_context
+from jaxsbi.methods.features import first, init_context, read_context
+from jaxsbi.methods.members import all_members, count_members
 from jaxsbi.networks import ResNet
 from jaxsbi.priors import Prior
 from jaxsbi.samplers import nuts
@@ -45,7 +46,9 @@ class NRE:
         contrasts: The number K of parameter sets the classifier chooses among.
         odds: Prior odds gamma of "one of them" against "none of them".
         balance: Weight lambda of the balancing penalty; 0 for none.
-        bound: Largest absolute log-ratio, `None` for no limit.
+        bound: Largest absolute log-ratio (of one draw, with `iid`), `None` for no limit.
+        iid: The leading axis of every array in x counts independent draws given the parameters:
+            the ratio is of one of them, and their log-ratios add.
         sampler: The sampler that draws from the posterior.
         target: Set by `posterior.with_prior`.
     """
@@ -57,6 +60,7 @@ class NRE:
     odds: float = 1.0
     balance: float = 0.0
     bound: float | None = None
+    iid: bool = False
     sampler: Any = nuts()
     target: Prior | None = leaf(default=None)
 
@@ -85,7 +89,11 @@ class NRE:
     def init(self, key: Key, prior: Prior, simulations: Simulations) -> Variables:
         """Return initial parameters, and the data's mean and scale, and heavy tails' scores."""
         key_summary, key_classifier = jax.random.split(key)
-        stats, summary, s = init_context(key_summary, self.summary, simulations.x)
+        x = simulations.x
+        if self.iid:
+            count_members("nre", first(x))
+            x = all_members(x)
+        stats, summary, s = init_context(key_summary, self.summary, x)
         classifier = Logit(self.classifier).init(key_classifier, jnp.zeros(prior.dim, s.dtype), s)
         return {
             "params": {"summary": summary, "classifier": classifier["params"]},
@@ -97,23 +105,28 @@ class NRE:
 
         The contrasting parameter sets of a row are those of other rows, at distances drawn anew
         for each batch; rows of weight 0 are never among them. The balancing penalty belongs to
-        the batch, and is added to each row that counts.
+        the batch, and is added to each row that counts. With `iid`: the mean over a row's draws.
         """
         n, k = batch.weight.shape[0], self.contrasts
         z = jax.vmap(prior.to_latent)(batch.theta)
-        s = jax.vmap(lambda x: self._summary(variables, x))(batch.x)
+        s = jax.vmap(lambda x: self._summaries(variables, x))(batch.x)
         # Distances 1 … n-1 without repetition: no row meets itself, nor the same row twice.
         distance = jax.random.choice(key, n - 1, (min(k, n - 1),), replace=False) + 1
         other = (jnp.arange(n)[:, None] + distance[None]) % n
         logit = jax.vmap(lambda z, s: self._logit(variables, z, s))
-        joint = logit(z, s)
-        contrast = jax.vmap(lambda j: logit(z[j], s), 1, 1)(other)
-        valid = batch.weight[other] > 0
-        loss = self._cross_entropy(joint, contrast, valid)
-        if not self.balance:
-            return loss
-        counts = batch.weight > 0
-        return loss + jnp.where(counts, self._imbalance(joint, contrast, valid, counts), 0.0)
+        valid, counts = batch.weight[other] > 0, batch.weight > 0
+
+        def of_member(s: Array) -> Array:
+            joint = logit(z, s)
+            contrast = jax.vmap(lambda j: logit(z[j], s), 1, 1)(other)
+            loss = self._cross_entropy(joint, contrast, valid)
+            if not self.balance:
+                return loss
+            return loss + jnp.where(counts, self._imbalance(joint, contrast, valid, counts), 0.0)
+
+        if s.shape[1] == 1:
+            return of_member(s[:, 0])
+        return jnp.mean(jax.vmap(of_member, 1)(s), axis=0)
 
     def _imbalance(self, joint: Array, contrast: Array, valid: Array, counts: Array) -> Array:
         """Return lambda (E_joint[d] + E_independent[d] - 1)², a scalar, for d = sigmoid(logit)."""
@@ -141,7 +154,8 @@ class NRE:
     def log_likelihood(self, variables: Variables, prior: Prior, z: Array, x: Data) -> Array:
         """Return the log-ratio log p(x | theta) - log p(x) (a scalar)."""
         del prior
-        return self._logit(variables, z, self._summary(variables, x))
+        summaries = self._summaries(variables, x)
+        return jnp.sum(jax.vmap(lambda s: self._logit(variables, z, s))(summaries))
 
     def sample(
         self, variables: Variables, prior: Prior, key: Key, x: Data, n: int
@@ -157,9 +171,14 @@ class NRE:
         """Return the same road under another prior."""
         return dataclasses.replace(self, target=new)
 
-    def _summary(self, variables: Variables, x: Data) -> Array:
-        params = variables["params"]["summary"]
-        return read_context(self.summary, variables["statistics"], params, x)
+    def _summaries(self, variables: Variables, x: Data) -> Array:
+        """Return the summary of each independent draw, shape `(m, c)`; m = 1 without `iid`."""
+        params, stats = variables["params"]["summary"], variables["statistics"]
+
+        def one(x: Data) -> Array:
+            return read_context(self.summary, stats, params, x)
+
+        return jax.vmap(one)(x) if self.iid else one(x)[None]
 
     def _logit(self, variables: Variables, z: Array, s: Array) -> Array:
         params = {"params": variables["params"]["classifier"]}
@@ -188,6 +207,7 @@ def nre(
     odds: float = 1.0,
     balance: float = 0.0,
     bound: float | None = None,
+    iid: bool = False,
     sampler: Any = None,
 ) -> NRE:
     """Return the configuration of neural ratio estimation.
@@ -207,6 +227,8 @@ def nre(
             of logits of Bello et al. 2017, arXiv:1611.09940. No importance weight or step of a
             chain is then extreme, at a price: regions that the data exclude keep exp(-bound) of
             their prior. Take more than the nats by which the data can move a log-posterior.
+        iid: Say that the leading axis of every array in x counts independent draws given the
+            parameters. One ratio is then learned from all of them, and multiplied.
         sampler: A sampler (`jaxsbi.samplers`).
 
     Raises:
@@ -218,5 +240,11 @@ def nre(
     given = {"classifier": classifier, "sampler": sampler}
     given = {name: value for name, value in given.items() if value is not None}
     return NRE(
-        summary=summary, contrasts=contrasts, odds=odds, balance=balance, bound=bound, **given
+        summary=summary,
+        contrasts=contrasts,
+        odds=odds,
+        balance=balance,
+        bound=bound,
+        iid=iid,
+        **given,
     )

@@ -1,4 +1,4 @@
-"""NLE on independent draws: one density, whose logarithms add."""
+"""Independent draws in one data set: one density, or one ratio, whose logarithms add."""
 
 import dataclasses
 
@@ -14,7 +14,10 @@ from jaxsbi.methods.features import first
 
 SIGMA, MEMBERS = 0.5, 5
 PRIOR = jaxsbi.Prior(theta=dist.Normal(0.0, 1.0))
-METHOD = jaxsbi.nle(iid=True, density=densities.Gaussian(hidden=8))
+METHODS = {
+    "nle": jaxsbi.nle(iid=True, density=densities.Gaussian(hidden=8)),
+    "nre": jaxsbi.nre(iid=True, classifier=jaxsbi.networks.ResNet(hidden=32)),
+}
 
 
 def draws(key, theta):
@@ -26,16 +29,20 @@ def some(n, simulator=draws):
     return jaxsbi.simulate(jax.random.key(1), PRIOR, simulator, n, progress=False)
 
 
-def test_the_log_likelihood_is_the_sum_over_the_draws() -> None:
-    simulations = some(50)
-    variables = jax.jit(lambda key: METHOD.init(key, PRIOR, simulations))(jax.random.key(0))
-    single = dataclasses.replace(METHOD, iid=False)
+@pytest.mark.parametrize("name", METHODS)
+def test_the_log_likelihood_is_the_sum_over_the_draws(name: str) -> None:
+    method, simulations = METHODS[name], some(50)
+    variables = jax.jit(lambda key: method.init(key, PRIOR, simulations))(jax.random.key(0))
+    single = dataclasses.replace(method, iid=False)
     z, x = jnp.array([0.3]), first(simulations.x)
+
+    # A ratio starts at 1: with other weights its logarithm is not zero.
+    variables = {**variables, "params": jax.tree.map(lambda a: a + 0.1, variables["params"])}
 
     @jax.jit
     def both(variables, x):
         each = jax.vmap(lambda x: single.log_likelihood(variables, PRIOR, z, x))(x)
-        return METHOD.log_likelihood(variables, PRIOR, z, x), jnp.sum(each)
+        return method.log_likelihood(variables, PRIOR, z, x), jnp.sum(each)
 
     whole, total = both(variables, x)
     assert float(whole) == pytest.approx(float(total), rel=1e-5)
@@ -43,14 +50,16 @@ def test_the_log_likelihood_is_the_sum_over_the_draws() -> None:
     assert float(fewer) == pytest.approx(float(total), rel=1e-5)
     # All draws of all rows are one sample of the density that is learned.
     level = np.asarray(simulations.x["level"]).ravel()
-    mean = variables["statistics"]["continuous"]["mean"][0]
+    kept = variables["statistics"]
+    mean = kept["continuous"]["mean"][0] if name == "nle" else kept["mean"]["level"]
     assert float(mean) == pytest.approx(level.mean(), abs=1e-5)
 
 
 @pytest.mark.slow
-def test_the_conjugate_posterior_is_recovered() -> None:
+@pytest.mark.parametrize("name", METHODS)
+def test_the_conjugate_posterior_is_recovered(name: str) -> None:
     fitted = jaxsbi.fit(
-        jax.random.key(2), METHOD, PRIOR, some(2_000), max_epochs=40, progress=False
+        jax.random.key(2), METHODS[name], PRIOR, some(2_000), max_epochs=40, progress=False
     )
     x = {"level": jnp.array([0.1, 0.9, 0.4, -0.2, 0.6]), "noise": jnp.full((MEMBERS, 1), 3.0)}
     grid = jnp.linspace(-3.0, 3.0, 601)
@@ -72,6 +81,9 @@ def test_the_conjugate_posterior_is_recovered() -> None:
     ],
     ids=["no axis", "two lengths"],
 )
-def test_data_without_an_axis_of_draws_are_refused(simulator) -> None:
-    with pytest.raises(ValueError, match=r"nle\(iid=True\): expected arrays whose leading axis"):
-        METHOD.init(jax.random.key(0), PRIOR, some(4, simulator))
+@pytest.mark.parametrize("name", METHODS)
+def test_data_without_an_axis_of_draws_are_refused(name: str, simulator) -> None:
+    with pytest.raises(
+        ValueError, match=rf"{name}\(iid=True\): expected arrays whose leading axis"
+    ):
+        METHODS[name].init(jax.random.key(0), PRIOR, some(4, simulator))
