@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-import jax
-import numpy as np
-
-from jaxsbi.base import Data, Key, Method, Posterior, Simulator, Theta
+from jaxsbi.base import Data, Key, Method, Simulator
 from jaxsbi.methods import likelihood as learned
 from jaxsbi.priors import Prior
-from jaxsbi.recentred import Recentred, latents
-from jaxsbi.sequential.rounds import Proposal, Result, run
-
-REACH = 6.0
-"""Standard deviations of the last proposal within which older simulations are still trained on. A
-likelihood is learned at each θ by itself, so that a choice among simulations by θ is no bias."""
+from jaxsbi.sequential.rounds import Result, at_draws, run
 
 
 def likelihood(
@@ -62,22 +54,9 @@ def likelihood(
         prior,
         simulator,
         x,
-        _propose,
+        at_draws,
         num_rounds=num_rounds,
         simulations_per_round=simulations_per_round,
         previous=previous,
         progress=progress,
     )
-
-
-def _propose(key: Key, posterior: Posterior, centred: Recentred, x: Data, n: int) -> Proposal:
-    theta = posterior.sample(key, x, n)
-    z = np.asarray(latents(centred.prior, theta))
-    mean, scale = np.mean(z, 0), np.std(z, 0)
-
-    def keeps(theta: Theta) -> np.ndarray:
-        away = np.abs(np.asarray(latents(centred.prior, theta)) - mean) / (scale + 1e-6)
-        return np.all(away < REACH, axis=1)
-
-    log_prob = jax.vmap(lambda theta: posterior.log_prob(theta, x))(theta)
-    return Proposal(theta, log_prob, 1.0, keeps)

@@ -95,6 +95,24 @@ class Proposal(NamedTuple):
 
 
 Propose = Callable[[Key, Posterior, Recentred, Data, int], Proposal]
+REACH = 6.0
+
+
+def at_draws(key: Key, posterior: Posterior, centred: Recentred, x: Data, n: int) -> Proposal:
+    """Propose draws of the last posterior; train on what lies within `REACH` deviations of them.
+
+    For what learns the law of x given θ, a choice among simulations by θ is no bias.
+    """
+    theta = posterior.sample(key, x, n)
+    z = latents(centred.prior, theta)
+    mean, scale = jnp.mean(z, 0), jnp.std(z, 0)
+
+    def keeps(theta: Theta) -> np.ndarray:
+        away = jnp.abs(latents(centred.prior, theta) - mean[None]) / (scale[None] + 1e-6)
+        return np.asarray(jnp.all(away < REACH, axis=1))
+
+    log_prob = jax.vmap(lambda theta: posterior.log_prob(theta, x))(theta)
+    return Proposal(theta, log_prob, 1.0, keeps)
 
 
 def run(
@@ -109,8 +127,11 @@ def run(
     simulations_per_round: int,
     previous: Result | None,
     progress: bool,
+    later: Method | None = None,
 ) -> Result:
     """Run rounds one after the other; what is finished is returned if the user interrupts.
+
+    `later` is the method by which rounds after the first are trained, where it is another.
 
     Raises:
         KeyboardInterrupt: If no round was finished.
@@ -123,8 +144,9 @@ def run(
     try:
         for number in range(len(rounds), last):
             this = jax.random.fold_in(key, number)
+            trained = later if later is not None and rounds else method
             done = _round(
-                this, method, prior, simulator, x, propose, rounds, simulations_per_round,
+                this, trained, prior, simulator, x, propose, rounds, simulations_per_round,
                 capacity, progress,
             )  # fmt: skip
             rounds.append(done)

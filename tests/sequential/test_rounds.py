@@ -26,6 +26,7 @@ X = jnp.zeros(1)
 METHODS = {
     "truncated": jaxsbi.npe(density=jaxsbi.densities.Gaussian(hidden=16)),
     "box": jaxsbi.npe(density=jaxsbi.densities.Gaussian(hidden=16)),
+    "atomic": jaxsbi.npe(density=jaxsbi.densities.Gaussian(hidden=16)),
     "likelihood": jaxsbi.nle(density=jaxsbi.densities.MaskedAutoregressive(layers=2, hidden=16)),
 }
 
@@ -36,7 +37,7 @@ def simulator(key, theta):
 
 def run(scheme, method=None, prior=NARROW, simulate=simulator, x=X, seed=0, **options):
     options = {"num_rounds": 3, "simulations_per_round": 700, "progress": False, **options}
-    function = sequential.likelihood if scheme == "likelihood" else sequential.truncated
+    function = getattr(sequential, "truncated" if scheme == "box" else scheme)
     if scheme == "box":
         options["region"] = "box"
     method = METHODS[scheme] if method is None else method
@@ -52,7 +53,8 @@ def results():
             before = {name: chunk._cache_size() for name, (_, chunk) in fit_module.PROGRAMS.items()}
             made[scheme] = run(scheme)
             after = {name: chunk._cache_size() for name, (_, chunk) in fit_module.PROGRAMS.items()}
-            assert sum(after.values()) <= sum(before.values()) + 1  # one program for all rounds
+            programs = 2 if scheme == "atomic" else 1  # for all rounds; another loss in the first
+            assert sum(after.values()) <= sum(before.values()) + programs
         return made[scheme]
 
     return get
@@ -85,7 +87,7 @@ def test_every_round_is_written_down(results, scheme):
         assert np.all(np.isfinite(each.log_proposal))
         assert isinstance(each.posterior.prior, Recentred)
         assert each.kept > 700
-        if scheme != "likelihood":
+        if scheme in ("truncated", "box"):
             # The prior within the region: proposal / prior = 1 / mass.
             theta = {"theta": jnp.asarray(each.simulations.theta["theta"])}
             excess = each.log_proposal - np.asarray(jax.vmap(NARROW.log_prob)(theta))
@@ -191,6 +193,8 @@ def test_what_lies_outside_all_simulations_is_warned_of():
 def test_options_out_of_range():
     with pytest.raises(TypeError, match=r"got NPE.*sequential\.truncated"):
         run("likelihood", method=METHODS["truncated"])
+    with pytest.raises(TypeError, match=r"expected npe.*got NLE"):
+        run("atomic", method=METHODS["likelihood"])
     with pytest.raises(ValueError, match="expected at least 1 and 10, got 0 and 700"):
         run("truncated", num_rounds=0)
     with pytest.raises(ValueError, match='expected "density" or "box"'):
