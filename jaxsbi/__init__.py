@@ -17,6 +17,7 @@ from jaxsbi import (
 from jaxsbi.base import Fitted, History, Method, Posterior, Simulations
 from jaxsbi.fit import fit
 from jaxsbi.importance import importance
+from jaxsbi.marginals import marginals
 from jaxsbi.methods import emulator, fmpe, joint, nle, npe, npse, nre
 from jaxsbi.priors import Prior
 from jaxsbi.simulate import simulate
@@ -42,6 +43,7 @@ __all__ = [
     "fmpe",
     "importance",
     "joint",
+    "marginals",
     "methods",
     "networks",
     "nle",

@@ -136,6 +136,22 @@ class Prior:
         """The latent map that each parameter takes."""
         return dict(zip(self.names, self._routes, strict=True))
 
+    def marginal(self, *names: str) -> Self:
+        """Return the prior of some of the parameters, in the order given.
+
+        Raises:
+            PriorError: An unknown name, or a prior made from a model, whose parameters may depend
+                on one another.
+        """
+        if self.model is not None:
+            raise PriorError(
+                "marginal: the parameters of a model may depend on one another; expected a prior "
+                "of independent distributions, Prior(a=..., b=...)"
+            )
+        if not names or set(names) - set(self.names):
+            raise PriorError(f"marginal: expected names among {list(self.names)}, got {names}")
+        return type(self)(**{n: self.distributions[self.names.index(n)] for n in names})
+
     def sample(self, key: Array) -> Theta:
         """Draw one θ: a dict in the order of `names`, with the shapes of `shapes`.
 
