@@ -1,6 +1,34 @@
 """Is the posterior right? Calibration, and distances between samples."""
 
 from jaxsbi.diagnostics.c2st import C2ST, c2st, c2st_folds, c2st_standard, c2st_twin
+from jaxsbi.diagnostics.calibration import CalibrationReport, Ranks, calibration
+from jaxsbi.diagnostics.orderings import (
+    Density,
+    Distance,
+    LogLikelihood,
+    LogPrior,
+    Parameters,
+    Problem,
+    Projections,
+)
 from jaxsbi.diagnostics.ranks import Calibration, sbc
 
-__all__ = ["C2ST", "Calibration", "c2st", "c2st_folds", "c2st_standard", "c2st_twin", "sbc"]
+__all__ = [
+    "C2ST",
+    "Calibration",
+    "CalibrationReport",
+    "Density",
+    "Distance",
+    "LogLikelihood",
+    "LogPrior",
+    "Parameters",
+    "Problem",
+    "Projections",
+    "Ranks",
+    "c2st",
+    "c2st_folds",
+    "c2st_standard",
+    "c2st_twin",
+    "calibration",
+    "sbc",
+]

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsbi.base import Array, Key, Posterior, Simulator, Theta, check_key
+from jaxsbi.diagnostics.uniformity import ks_p_value
 from jaxsbi.priors import Prior
 
 
@@ -57,7 +58,10 @@ def sbc(
     check_key(key)
     keys = jax.random.split(key, num_datasets)
     ranks = _ranks(posterior, prior, simulator, keys, num_draws)
-    p_value = {name: jnp.asarray(_uniformity(r, num_draws)) for name, r in ranks.items()}
+    p_value = {
+        name: jnp.asarray(ks_p_value((np.asarray(r) + 0.5) / (num_draws + 1)))
+        for name, r in ranks.items()
+    }
     return Calibration(ranks, num_draws, p_value)
 
 
@@ -73,15 +77,3 @@ def _ranks(
 
     # A batch of data sets at a time bounds the memory at a few million draws.
     return jax.lax.map(one, keys, batch_size=max(1, min(keys.size, 2_000_000 // num_draws)))
-
-
-def _uniformity(ranks: Array, num_draws: int) -> np.ndarray:
-    """Kolmogorov–Smirnov p-value per column; asymptotic, with Stephens' correction."""
-    n = ranks.shape[0]
-    ordered = np.sort((np.asarray(ranks) + 0.5) / (num_draws + 1), axis=0)
-    grid = np.arange(1, n + 1).reshape(-1, *([1] * (ordered.ndim - 1))) / n
-    distance = np.maximum(np.max(grid - ordered, 0), np.max(ordered - grid + 1 / n, 0))
-    scaled = (np.sqrt(n) + 0.12 + 0.11 / np.sqrt(n)) * distance
-    terms = np.arange(1, 101).reshape(-1, *([1] * np.ndim(scaled)))
-    series = 2 * np.sum((-1.0) ** (terms - 1) * np.exp(-2 * terms**2 * scaled**2), axis=0)
-    return np.where(scaled < 0.2, 1.0, np.clip(series, 0.0, 1.0))

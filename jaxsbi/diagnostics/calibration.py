@@ -1,0 +1,189 @@
+"""Calibration by generalised ranks: many tests, one simulation, one compiled program."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsbi.base import Array, Key, Posterior, Simulator, check_key
+from jaxsbi.diagnostics.orderings import (
+    Density,
+    Distance,
+    Ordering,
+    Parameters,
+    Problem,
+    Projections,
+)
+from jaxsbi.diagnostics.uniformity import holm, ks_band, ks_p_value
+from jaxsbi.priors import Prior
+
+LEVEL = 0.01
+DEFAULT: tuple[Ordering, ...] = (Parameters(), Projections(), Density(), Distance())
+AT_ONCE = 500_000
+
+
+class Ranks(NamedTuple):
+    """Ranks of the truth among posterior draws, by one ordering.
+
+    Attributes:
+        name: The ordering's.
+        ranks: Share of draws below the truth, ties broken at random, shape `(n, tests)`: uniform
+            on (0, 1) for a calibrated posterior.
+        p_value: Kolmogorov-Smirnov, of each test by itself, shape `(tests,)`.
+        corrected: The same corrected for the number of all tests that were made (Holm).
+        band: How far the distribution function of uniform ranks strays from the diagonal, with
+            95 % probability everywhere at once.
+        blind: What this ordering cannot see.
+    """
+
+    name: str
+    ranks: np.ndarray
+    p_value: np.ndarray
+    corrected: np.ndarray
+    band: float
+    blind: str
+
+    def coverage(self, level: float | np.ndarray) -> np.ndarray:
+        """Return the share of data sets whose rank is below `level`, per test.
+
+        For the ordering `Density`: the realised coverage of highest-density regions of that level.
+        """
+        return np.mean(self.ranks[..., None] <= np.asarray(level), axis=0)
+
+    @property
+    def verdict(self) -> str:
+        """One line: whether it passed, and what that does not mean."""
+        worst = float(np.min(self.corrected))
+        passed = "passes" if worst >= LEVEL else "FAILS"
+        return (
+            f"{self.name}: {passed} (smallest p-value {worst:.2g} after Holm's correction, "
+            f"{self.ranks.shape[1]} tests of {self.ranks.shape[0]} data sets); cannot see: "
+            f"{self.blind}"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class CalibrationReport:
+    """What `calibration` returns.
+
+    Attributes:
+        tests: Ordering name → its ranks.
+    """
+
+    tests: dict[str, Ranks]
+
+    def __getitem__(self, name: str) -> Ranks:
+        """Return the ranks by one ordering."""
+        return self.tests[name]
+
+    @property
+    def passed(self) -> bool:
+        """Whether no test fails at the 1 % level, corrected for their number."""
+        return all(np.min(r.corrected) >= LEVEL for r in self.tests.values())
+
+    def __str__(self) -> str:
+        """One line per ordering."""
+        return "\n".join(ranks.verdict for ranks in self.tests.values())
+
+
+def calibration(
+    key: Key,
+    posterior: Posterior,
+    prior: Prior,
+    simulator: Simulator,
+    *,
+    orderings: Sequence[Ordering] = DEFAULT,
+    num_datasets: int = 1000,
+    num_draws: int = 200,
+) -> CalibrationReport:
+    """Rank true parameters among posterior draws, by several orderings of the same draws.
+
+    For any function f(theta, x) the rank of f(truth, x) among f(draws, x) is uniform if the
+    posterior is right: one simulation serves every test.
+
+    Args:
+        key: A typed key.
+        posterior: The posterior to check.
+        prior: The prior it should be calibrated under.
+        simulator: The simulator it was trained on; called afresh.
+        orderings: What to rank by (`jaxsbi.diagnostics`); by default each parameter, random
+            projections, the posterior's density and the distance from a draw of the prior. Roads
+            whose `log_prob` is dear can leave the density out.
+        num_datasets: Data sets simulated; the tests' power grows with it.
+        num_draws: Posterior draws per data set.
+
+    Returns:
+        Ranks, p-values and a verdict per ordering.
+
+    Raises:
+        TypeError: If the key is not typed.
+        ValueError: If there are too few data sets or draws, two orderings of one name, or an
+            ordering that is NaN.
+    """
+    check_key(key)
+    names = [ordering.name for ordering in orderings]
+    if num_datasets < 10 or num_draws < 10:
+        raise ValueError(
+            "calibration: expected at least 10 data sets and 10 draws, got "
+            f"num_datasets={num_datasets}, num_draws={num_draws}."
+        )
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"orderings: expected different names, got {names}.")
+    keys = jax.random.split(key, num_datasets)
+    found = _ranks(tuple(orderings), posterior, prior, simulator, keys, num_draws)
+    ranks = [np.asarray(values) for values in found]
+    for name, values in zip(names, ranks, strict=True):
+        if np.isnan(values).any():
+            raise ValueError(
+                f"ordering {name!r}: expected numbers, got NaN for {int(np.isnan(values).sum())} "
+                "truths or draws. Evaluate it at a draw of the prior."
+            )
+    p_values = [ks_p_value(values) for values in ranks]
+    corrected = np.split(holm(np.concatenate(p_values)), np.cumsum([p.size for p in p_values])[:-1])
+    return CalibrationReport(
+        {
+            o.name: Ranks(o.name, r, p, c, ks_band(num_datasets), o.blind)
+            for o, r, p, c in zip(orderings, ranks, p_values, corrected, strict=True)
+        }
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("orderings", "simulator", "num_draws"))
+def _ranks(
+    orderings: tuple[Ordering, ...],
+    posterior: Posterior,
+    prior: Prior,
+    simulator: Simulator,
+    keys: Array,
+    num_draws: int,
+) -> list[Array]:
+    def one(key: Key) -> list[Array]:
+        key_theta, key_x, key_draws, key_ties, key_point = jax.random.split(key, 5)
+        theta = prior.sample(key_theta)
+        x = simulator(key_x, theta)
+        draws = posterior.sample(key_draws, x, num_draws)
+        problem = Problem(prior.sample(key_point), posterior, prior, x)
+        ties = jax.random.split(key_ties, len(orderings))
+        return [
+            _rank(k, jax.vmap(lambda t, o=o: o(problem, t))(draws), o(problem, theta))
+            for o, k in zip(orderings, ties, strict=True)
+        ]
+
+    size = max(1, min(keys.size, AT_ONCE // num_draws))
+    return jax.lax.map(one, keys, batch_size=size)
+
+
+def _rank(key: Key, draws: Array, truth: Array) -> Array:
+    """Return a number in (0, 1) per test: the truth's place among the draws."""
+    below = jnp.sum(draws < truth[None], axis=0)
+    equal = jnp.sum(draws == truth[None], axis=0)
+    # Uniform within its own step, and among draws that it ties with.
+    place = below + jax.random.uniform(key, truth.shape) * (equal + 1)
+    bad = jnp.isnan(truth) | jnp.any(jnp.isnan(draws), axis=0)
+    return jnp.where(bad, jnp.nan, place / (draws.shape[0] + 1))

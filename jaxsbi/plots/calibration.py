@@ -1,0 +1,66 @@
+"""Calibration: how far the ranks' distribution functions stray from the diagonal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from jaxsbi.diagnostics.calibration import LEVEL, CalibrationReport
+from jaxsbi.plots.corner import COLORS, REFERENCE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+WORST = "#D55E00"
+
+
+def calibration(report: CalibrationReport, *, figure: Figure | None = None) -> Figure:
+    """Draw, for each ordering, the ranks' empirical distribution function minus the diagonal.
+
+    A calibrated posterior stays in the grey band, everywhere at once, in 95 of 100 studies. An arch
+    above zero: the truth ranks too low (a bias); an S that rises first: the posterior is too
+    narrow; one that falls first: too wide. Tests that fail at the 1 % level, corrected for their
+    number, are drawn in the colour of warnings.
+
+    Args:
+        report: What `jaxsbi.diagnostics.calibration` returned.
+        figure: An existing figure to draw into.
+
+    Returns:
+        A matplotlib Figure.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+    """
+    try:
+        from matplotlib import pyplot as plt
+    except ImportError as error:
+        raise ImportError(
+            'jaxsbi.plots.calibration needs matplotlib: pip install "jaxsbi[plots]".'
+        ) from error
+    count = len(report.tests)
+    columns = min(count, 4)
+    rows = -(-count // columns)
+    if figure is None:
+        figure = plt.figure(figsize=(2.9 * columns, 2.7 * rows + 0.3), layout="constrained")
+    for place, ranks in enumerate(report.tests.values(), start=1):
+        axes = figure.add_subplot(rows, columns, place)
+        axes.fill_between([0, 1], -ranks.band, ranks.band, color=REFERENCE, alpha=0.25, lw=0)
+        axes.axhline(0.0, color=REFERENCE, lw=0.8)
+        steps = (np.arange(ranks.ranks.shape[0]) + 0.5) / ranks.ranks.shape[0]
+        for column, corrected in zip(ranks.ranks.T, ranks.corrected, strict=True):
+            failed = corrected < LEVEL
+            color = WORST if failed else COLORS[0]
+            ordered = np.sort(column)
+            axes.plot(ordered, steps - ordered, color=color, lw=1.4, alpha=0.9 if failed else 0.6)
+        worst = float(np.min(ranks.corrected))
+        axes.set_title(f"{ranks.name}  (p {worst:.2g})", fontsize=10)
+        axes.set_xlim(0, 1)
+        axes.set_ylim(*(np.array([-1, 1]) * max(1.6 * ranks.band, *np.abs(axes.get_ylim()))))
+        axes.spines[["top", "right"]].set_visible(False)
+        if (place - 1) % columns == 0:
+            axes.set_ylabel("share below rank - rank")
+        if place > count - columns:
+            axes.set_xlabel("rank of the truth")
+    return figure
