@@ -15,6 +15,7 @@ from jaxsbi import (
     tasks,
 )
 from jaxsbi.base import Fitted, History, Method, Posterior, Simulations
+from jaxsbi.diagnostics import check
 from jaxsbi.fit import fit
 from jaxsbi.importance import importance
 from jaxsbi.marginals import marginals
@@ -35,6 +36,7 @@ __all__ = [
     "Prior",
     "Simulations",
     "base",
+    "check",
     "densities",
     "diagnostics",
     "emulator",

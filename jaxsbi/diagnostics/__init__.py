@@ -2,6 +2,7 @@
 
 from jaxsbi.diagnostics.c2st import C2ST, c2st, c2st_folds, c2st_standard, c2st_twin
 from jaxsbi.diagnostics.calibration import CalibrationReport, Ranks, calibration
+from jaxsbi.diagnostics.check import Check, check
 from jaxsbi.diagnostics.orderings import (
     Density,
     Distance,
@@ -11,17 +12,25 @@ from jaxsbi.diagnostics.orderings import (
     Problem,
     Projections,
 )
+from jaxsbi.diagnostics.predictive import (
+    Predictive,
+    contraction,
+    posterior_predictive,
+    prior_predictive,
+)
 from jaxsbi.diagnostics.ranks import Calibration, sbc
 
 __all__ = [
     "C2ST",
     "Calibration",
     "CalibrationReport",
+    "Check",
     "Density",
     "Distance",
     "LogLikelihood",
     "LogPrior",
     "Parameters",
+    "Predictive",
     "Problem",
     "Projections",
     "Ranks",
@@ -30,5 +39,9 @@ __all__ = [
     "c2st_standard",
     "c2st_twin",
     "calibration",
+    "check",
+    "contraction",
+    "posterior_predictive",
+    "prior_predictive",
     "sbc",
 ]

@@ -1,0 +1,184 @@
+"""Against the data: what was observed among what the prior, and the posterior, would predict."""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsbi.base import Array, Data, Key, Posterior, Simulator, Theta, check_key
+from jaxsbi.priors import Prior
+
+
+class Predictive(NamedTuple):
+    """The observation's place among simulated data sets.
+
+    Attributes:
+        names: A name for each number of a data set: its path and index.
+        p_value: Two-sided, of each number by itself: twice the share of simulations beyond it.
+        outside: How many numbers lie beyond every simulation.
+        smallest: The smallest p-value, times the number of numbers (Bonferroni), at most 1.
+    """
+
+    names: tuple[str, ...]
+    p_value: np.ndarray
+    outside: int
+    smallest: float
+
+    @property
+    def verdict(self) -> str:
+        """One line: is the observation one of those that are predicted?"""
+        worst = self.names[int(np.argmin(self.p_value))]
+        if self.smallest >= 0.01:
+            return f"passes (smallest corrected p-value {self.smallest:.2g}, {worst})"
+        return (
+            f"FAILS: {worst} lies in the outermost {float(np.min(self.p_value)):.2g} of the "
+            f"simulations ({self.outside} of {self.p_value.size} numbers beyond all of them)"
+        )
+
+
+def prior_predictive(
+    key: Key, prior: Prior, simulator: Simulator, x: Data, *, n: int = 1000
+) -> Predictive:
+    """Return the observation's place among data simulated from the prior.
+
+    What fails here was never in the training set: the simulator, or the prior, is not that of the
+    data, and the posterior is an extrapolation.
+
+    Args:
+        key: A typed key.
+        prior: The prior.
+        simulator: The simulator.
+        x: The observation.
+        n: Data sets simulated.
+
+    Raises:
+        TypeError: If the key is not typed.
+    """
+    check_key(key)
+    keys = jax.random.split(key, n)
+    return _place(_from_prior(prior, simulator, keys), x)
+
+
+def posterior_predictive(
+    key: Key, posterior: Posterior, simulator: Simulator, x: Data, *, n: int = 1000
+) -> Predictive:
+    """Return the observation's place among data simulated from its own posterior.
+
+    The p-values are conservative, for the posterior has seen the data: they cluster near 1/2 times
+    two, and a small one is worse than it looks (Gelman, Meng & Stern 1996, Stat. Sinica 6, 733).
+
+    Args:
+        key: A typed key.
+        posterior: The posterior.
+        simulator: The simulator.
+        x: The observation.
+        n: Data sets simulated, each at a draw of its own.
+
+    Raises:
+        TypeError: If the key is not typed.
+    """
+    check_key(key)
+    key_draws, key_x = jax.random.split(key)
+    theta = posterior.sample(key_draws, x, n)
+    return _place(_at(simulator, theta, jax.random.split(key_x, n)), x)
+
+
+@functools.partial(jax.jit, static_argnames="simulator")
+def _from_prior(prior: Prior, simulator: Simulator, keys: Array) -> Data:
+    def one(key: Key) -> Data:
+        key_theta, key_x = jax.random.split(key)
+        return simulator(key_x, prior.sample(key_theta))
+
+    return jax.lax.map(one, keys, batch_size=min(keys.size, 1000))
+
+
+@functools.partial(jax.jit, static_argnames="simulator")
+def _at(simulator: Simulator, theta: Theta, keys: Array) -> Data:
+    return jax.lax.map(
+        lambda row: simulator(row[1], row[0]), (theta, keys), batch_size=min(keys.size, 1000)
+    )
+
+
+def _place(simulated: Data, x: Data) -> Predictive:
+    names, columns = _columns(simulated)
+    observed = np.concatenate([np.ravel(np.asarray(a, float)) for a in jax.tree.leaves(x)])
+    if observed.size != len(names):
+        raise ValueError(
+            f"observation: expected {len(names)} numbers as the simulator returns, got "
+            f"{observed.size}."
+        )
+    finite = np.isfinite(columns).all(1)
+    columns = columns[finite]
+    n = len(columns)
+    # Ties count on both sides: a number that is always the same is no surprise.
+    below = (np.sum(columns <= observed, 0) + 1) / (n + 1)
+    above = (np.sum(columns >= observed, 0) + 1) / (n + 1)
+    p_value = np.minimum(1.0, 2 * np.minimum(below, above))
+    outside = int(np.sum((observed < columns.min(0)) | (observed > columns.max(0))))
+    return Predictive(names, p_value, outside, float(min(1.0, np.min(p_value) * observed.size)))
+
+
+def _columns(simulated: Data) -> tuple[tuple[str, ...], np.ndarray]:
+    """Return a name for each number, and all of them as columns."""
+    names: list[str] = []
+    parts = []
+    for path, leaf in jax.tree_util.tree_flatten_with_path(simulated)[0]:
+        values = np.asarray(leaf, float)
+        where = jax.tree_util.keystr(path)
+        for index in np.ndindex(*values.shape[1:]):
+            at = f"[{', '.join(map(str, index))}]" if index else ""
+            names.append(f"x{where}{at}")
+        parts.append(values.reshape(len(values), -1))
+    return tuple(names), np.concatenate(parts, axis=1)
+
+
+def contraction(
+    key: Key,
+    posterior: Posterior,
+    prior: Prior,
+    simulator: Simulator,
+    *,
+    num_datasets: int = 200,
+    num_draws: int = 200,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return how much narrower than the prior posteriors are, and z-scores of the truth.
+
+    Source: Betancourt 2018, arXiv:1803.08393.
+
+    Args:
+        key: A typed key.
+        posterior: The posterior.
+        prior: The prior.
+        simulator: The simulator.
+        num_datasets: Data sets simulated.
+        num_draws: Draws per data set.
+
+    Returns:
+        1 - variance / prior variance in latent coordinates, and (truth - mean) / deviation, each of
+        shape `(num_datasets, dim)`. Contraction near 0: the data say nothing.
+
+    Raises:
+        TypeError: If the key is not typed.
+    """
+    check_key(key)
+    keys = jax.random.split(key, num_datasets)
+    mean, variance, z = map(np.asarray, _moments(posterior, prior, simulator, keys, num_draws))
+    return 1.0 - variance / np.var(z, 0), (z - mean) / np.sqrt(variance)
+
+
+@functools.partial(jax.jit, static_argnames=("simulator", "num_draws"))
+def _moments(
+    posterior: Posterior, prior: Prior, simulator: Simulator, keys: Array, num_draws: int
+) -> tuple[Array, Array, Array]:
+    def one(key: Key) -> tuple[Array, Array, Array]:
+        key_theta, key_x, key_draws = jax.random.split(key, 3)
+        theta = prior.sample(key_theta)
+        draws = posterior.sample(key_draws, simulator(key_x, theta), num_draws)
+        z = jax.vmap(prior.to_latent)(draws)
+        return jnp.mean(z, 0), jnp.var(z, 0), prior.to_latent(theta)
+
+    return jax.lax.map(one, keys, batch_size=min(keys.size, 500))
