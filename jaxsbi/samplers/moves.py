@@ -47,7 +47,7 @@ def move(
         temperature: The inverse temperature, a scalar.
         factor: A factor of the particles' covariance `(d, d)`: momenta are normal in the
             coordinates in which it is the identity.
-        step: Step size in these coordinates; each particle's is between half and once and a half.
+        step: Step size in these coordinates; each particle's is between a tenth and once and a half.
         leapfrog_steps: Gradients per trajectory.
 
     Returns:
@@ -56,8 +56,8 @@ def move(
     key_momentum, key_step, key_accept = jax.random.split(key, 3)
     n = particles.z.shape[0]
     momentum = jax.random.normal(key_momentum, particles.z.shape)
-    # Steps of one size would bring whole orbits of a Gaussian back to their start.
-    size = step * jax.random.uniform(key_step, (n, 1), minval=0.5, maxval=1.5)
+    # One size would bring whole orbits of a Gaussian back to their start; funnels need all sizes.
+    size = step * jax.random.uniform(key_step, (n, 1), minval=0.1, maxval=1.5)
 
     def tempered(at: Cloud) -> Array:
         return temperature * at.log_density + (1.0 - temperature) * log_normal(at.z)

@@ -12,6 +12,7 @@ from jaxsbi.samplers.chains import LogDensity
 from jaxsbi.samplers.convergence import MAX_R_HAT, chain_statistics
 from jaxsbi.samplers.moves import Cloud, cloud, move
 from jaxsbi.samplers.weights import (
+    covariance_factor,
     effective_size,
     finite_log_ratio,
     log_mean_and_error,
@@ -20,6 +21,7 @@ from jaxsbi.samplers.weights import (
 
 _SMALLEST, _HALVINGS = 1e-12, 40  # of the search for the next temperature, on a log scale
 MAX_EVIDENCE_ERROR = 0.5  # nats
+_FORGOTTEN = 0.1  # correlation at which particles have moved enough
 
 
 class SMCInfo(NamedTuple):
@@ -90,6 +92,15 @@ class _State(NamedTuple):
     count: Array
 
 
+class _Mixed(NamedTuple):
+    cloud: Cloud
+    log_step: Array
+    acceptance: Array
+    divergences: Array
+    memory: Array
+    count: Array
+
+
 @configuration
 class SMC:
     """Tempered sequential Monte Carlo (Del Moral, Doucet & Jasra 2006; Dai et al. 2020).
@@ -102,7 +113,8 @@ class SMC:
     Attributes:
         particles: Particles of each population, at least; more if `n` asks for them.
         populations: Independent runs; their spread gives R-hat and the error of the evidence.
-        moves: Hamiltonian moves of each particle at each temperature.
+        moves: Hamiltonian moves of each particle at each temperature, at most: they end when the
+            particles' log-density has forgotten where they were.
         leapfrog_steps: Gradients per move.
         ess: Share of effective particles that a step in temperature keeps.
         target_acceptance: Acceptance probability the step size is adapted to.
@@ -111,7 +123,7 @@ class SMC:
 
     particles: int = 500
     populations: int = 8
-    moves: int = 4
+    moves: int = 50
     leapfrog_steps: int = 3
     ess: float = 0.7
     target_acceptance: float = 0.8
@@ -210,40 +222,70 @@ class SMC:
         weight = jnp.where(alive, jax.nn.softmax(log_weight), 1.0 / ratio.shape[0])
         index = systematic(key_pick, weight, ratio.shape[0])
         particles: Cloud = jax.tree.map(lambda a: a[index], state.cloud)
-        factor = _factor(particles.z)
-
-        def one(carry: tuple[Cloud, Array], key: Key) -> tuple[tuple[Cloud, Array], Any]:
-            particles, log_step = carry
-            particles, accept, diverging = move(
-                key,
-                log_density,
-                particles,
-                temperature,
-                factor,
-                jnp.exp(log_step),
-                self.leapfrog_steps,
-            )
-            # One number for all particles: its noise is small, so the steps towards it are large.
-            log_step = log_step + (jnp.mean(accept) - self.target_acceptance)
-            return (particles, log_step), (jnp.mean(accept), jnp.sum(diverging))
-
-        keys = jax.random.split(key_move, self.moves)
-        (particles, log_step), (accept, diverging) = jax.lax.scan(
-            one, (particles, state.log_step), keys
-        )
+        mixed = self._mix(key_move, log_density, particles, temperature, state.log_step)
         moved = _State(
-            cloud=particles,
+            cloud=mixed.cloud,
             temperature=temperature,
             log_evidence=state.log_evidence + gain,
-            log_step=log_step,
-            acceptance=jnp.mean(accept),
-            divergences=jnp.sum(diverging),
+            log_step=mixed.log_step,
+            acceptance=mixed.acceptance,
+            divergences=mixed.divergences,
             count=state.count + 1,
         )
         # Without a finite particle there is nowhere to go: the prior's draws stay as they are.
         return jax.tree.map(lambda a, b: jnp.where(alive, a, b), moved, state)._replace(
             log_evidence=moved.log_evidence, count=moved.count
         )
+
+    def _mix(
+        self,
+        key: Key,
+        log_density: LogDensity,
+        start: Cloud,
+        temperature: Array,
+        log_step: Array,
+    ) -> _Mixed:
+        """Move the particles until their log-density has forgotten where they were."""
+        factor = covariance_factor(start.z)
+
+        def unmixed(state: _Mixed) -> Array:
+            return (state.count < self.moves) & (state.memory > _FORGOTTEN)
+
+        def again(state: _Mixed) -> _Mixed:
+            particles, accept, diverging = move(
+                jax.random.fold_in(key, state.count),
+                log_density,
+                state.cloud,
+                temperature,
+                factor,
+                jnp.exp(state.log_step),
+                self.leapfrog_steps,
+            )
+            rate = jnp.mean(accept)
+            return _Mixed(
+                cloud=particles,
+                # One number for all particles has little noise: the steps towards it are large.
+                log_step=state.log_step + (rate - self.target_acceptance),
+                acceptance=rate,
+                divergences=jnp.sum(diverging),
+                memory=_memory(start, particles),
+                count=state.count + 1,
+            )
+
+        zero = jnp.zeros((), start.z.dtype)
+        first = _Mixed(start, log_step, zero, jnp.array(0), zero + 1.0, jnp.array(0))
+        return jax.lax.while_loop(unmixed, again, first)
+
+
+def _memory(before: Cloud, after: Cloud) -> Array:
+    """Return the correlation of the log-ratio to the prior before and after the moves.
+
+    The ratio decides on the weights, and does not see in which of several modes a particle is.
+    """
+    x = finite_log_ratio(before.z, before.log_density)
+    y = finite_log_ratio(after.z, after.log_density)
+    x, y = x - jnp.mean(x), y - jnp.mean(y)
+    return jnp.mean(x * y) / jnp.sqrt(jnp.mean(x * x) * jnp.mean(y * y) + 1e-30)
 
 
 def next_temperature(ratio: Array, temperature: Array, ess: float) -> Array:
@@ -271,24 +313,11 @@ def next_temperature(ratio: Array, temperature: Array, ess: float) -> Array:
     return jnp.where(enough(left), 1.0, jnp.minimum(raised, 1.0))
 
 
-def _factor(z: Array) -> Array:
-    """Return a lower-triangular factor of the particles' covariance, shape `(d, d)`."""
-    n, dim = z.shape
-    centred = z - jnp.mean(z, 0, keepdims=True)
-    covariance = centred.T @ centred / n
-    # Few different particles span less than the space: as much of the diagonal as of d / n.
-    diagonal = jnp.diag(jnp.diagonal(covariance))
-    share = dim / (dim + n)
-    jitter = 1e-6 * jnp.max(jnp.diagonal(covariance)) + 1e-12
-    covariance = (1.0 - share) * covariance + share * diagonal + jitter * jnp.eye(dim)
-    return jnp.linalg.cholesky(covariance)
-
-
 def smc(
     *,
     particles: int = 500,
     populations: int = 8,
-    moves: int = 4,
+    moves: int = 50,
     ess: float = 0.7,
     max_temperatures: int = 100,
 ) -> SMC:
@@ -299,7 +328,7 @@ def smc(
     Args:
         particles: Particles of each population, at least.
         populations: Independent runs, whose spread is the error of the evidence.
-        moves: Moves of each particle at each temperature.
+        moves: Moves of each particle at each temperature, at most.
         ess: Share of effective particles that a step in temperature keeps.
         max_temperatures: Steps in temperature, at most.
 

@@ -1,4 +1,4 @@
-"""Weighted draws: ratios to the latent prior, resampling, effective sample size and evidence."""
+"""Sets of points: weights against the latent prior, resampling, evidence, and covariance."""
 
 from __future__ import annotations
 
@@ -58,3 +58,15 @@ def log_mean_and_error(log_weight: Array) -> tuple[Array, Array]:
     error = jnp.std(weight, ddof=1) / math.sqrt(n) / jnp.where(some, mean, 1.0)
     log_mean = jnp.log(jnp.where(some, mean, 1.0)) + top
     return jnp.where(some, log_mean, -jnp.inf), jnp.where(some, error, jnp.inf)
+
+
+def covariance_factor(z: Array) -> Array:
+    """Return a lower-triangular factor `(d, d)` of the covariance of points `(n, d)`."""
+    n, dim = z.shape
+    centred = z - jnp.mean(z, 0, keepdims=True)
+    covariance = centred.T @ centred / n
+    # Few points span less than the space: off the diagonal, as much is kept as n / (n + d).
+    diagonal = jnp.diagonal(covariance)
+    share = dim / (dim + n)
+    jitter = 1e-6 * jnp.max(diagonal) + 1e-12
+    return jnp.linalg.cholesky((1.0 - share) * covariance + jnp.diag(share * diagonal + jitter))
