@@ -1,9 +1,12 @@
 """Samplers: `(key, log_density, dim, n) -> (draws, info)` on the latent space, and its modes.
 
-nuts, hmc          gradients, many short chains; the default of every road with a likelihood
-smc                gradients; separated modes with their weights, and the evidence
-ensemble, slice    no gradients, many chains
-sir, rejection     no gradients; only where the posterior fills a good part of the prior
+- `nuts`, `hmc`: gradients, many short chains; the default of every road with a likelihood.
+- `smc`: gradients; separated modes with their weights, and the evidence.
+- `ensemble`, `slice`: many chains, no gradients.
+- `sir`, `rejection`: no gradients, and the evidence, where the posterior is not much narrower than
+  the prior.
+
+Every report names r_hat, ess_bulk, ess_tail, divergences, acceptance and log_density.
 """
 
 from jaxsbi.samplers.convergence import ChainInfo, chain_statistics

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 
 from jaxsbi.base import Array, Key
 from jaxsbi.samplers.convergence import ChainInfo, chain_statistics
@@ -16,6 +15,12 @@ from jaxsbi.samplers.weights import finite_log_ratio, systematic
 MIN_STEPS = 100
 
 LogDensity = Callable[[Array], Array]
+
+
+def traced_once(log_density: LogDensity) -> LogDensity:
+    """Return the same function, traced once and not at each use; XLA inlines it."""
+    # The function itself may be an object that `jax.jit` cannot hash.
+    return jax.jit(lambda z: log_density(z))
 
 
 def kept_steps(chains: int, n: int) -> int:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsbi.base import Array, Key, configuration
-from jaxsbi.samplers.chains import LogDensity, kept_steps, report, resampled_start
+from jaxsbi.samplers.chains import LogDensity, kept_steps, report, resampled_start, traced_once
 from jaxsbi.samplers.convergence import ChainInfo
 
 _JUMP = 0.1  # how often a walker tries a whole difference, which can lead to another mode
@@ -72,7 +72,7 @@ class Ensemble:
                 f"ensemble: expected at least {4 * dim} walkers in {dim} dimensions, got "
                 f"{self.walkers}. Raise walkers, or use a sampler with gradients (nuts)."
             )
-        log_density = jax.jit(log_density)
+        log_density = traced_once(log_density)
         key_start, key_steps, key_order = jax.random.split(key, 3)
         z = resampled_start(key_start, log_density, dim, self.walkers, self.candidates)
         state = (z, _finite(jax.vmap(log_density)(z)))

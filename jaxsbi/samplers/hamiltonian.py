@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from numpyro.infer.hmc import hmc as kernels
 
 from jaxsbi.base import Array, Key
-from jaxsbi.samplers.chains import LogDensity, kept_steps, report, resampled_start
+from jaxsbi.samplers.chains import LogDensity, kept_steps, report, resampled_start, traced_once
 from jaxsbi.samplers.convergence import ChainInfo
 
 
@@ -39,8 +39,7 @@ def run(
     **options: Any,
 ) -> tuple[Array, ChainInfo]:
     """Draw `n` points with `chains` chains of NumPyro's "NUTS" or "HMC"; options are its own."""
-    # Traced once here instead of once per use in the kernel; XLA inlines it.
-    log_density = jax.jit(log_density)
+    log_density = traced_once(log_density)
     key_start, key_chains, key_order = jax.random.split(key, 3)
     start = resampled_start(key_start, log_density, dim, chains, candidates)
     steps = kept_steps(chains, n)

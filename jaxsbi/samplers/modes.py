@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxsbi.base import Array, Key, warn
-from jaxsbi.samplers.chains import LogDensity, resampled_start
+from jaxsbi.samplers.chains import LogDensity, resampled_start, traced_once
 
 _CANDIDATES = 4096
 _FAR = 1e10  # the loss where the density is zero or NaN: high, but a number to the line search
@@ -91,7 +91,7 @@ def modes(
             "modes: expected starts >= 2, steps >= 1 and tolerance > 0, got "
             f"starts={starts}, steps={steps}, tolerance={tolerance}."
         )
-    log_density = jax.jit(log_density)
+    log_density = traced_once(log_density)
     key_prior, key_resampled = jax.random.split(key)
     half = starts // 2
     start = jnp.concatenate(

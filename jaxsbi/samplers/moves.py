@@ -47,7 +47,8 @@ def move(
         temperature: The inverse temperature, a scalar.
         factor: A factor of the particles' covariance `(d, d)`: momenta are normal in the
             coordinates in which it is the identity.
-        step: Step size in these coordinates; each particle's is between a tenth and once and a half.
+        step: Step size in these coordinates; each particle takes a tenth of it to half as much
+            again.
         leapfrog_steps: Gradients per trajectory.
 
     Returns:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jaxsbi.base import Array, Key, configuration, warn
 from jaxsbi.samplers.chains import LogDensity
-from jaxsbi.samplers.weights import finite_log_ratio, log_mean_and_error
+from jaxsbi.samplers.weights import finite_log_ratio
 
 
 class RejectionInfo(NamedTuple):

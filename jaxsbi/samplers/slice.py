@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsbi.base import Array, Key, configuration
-from jaxsbi.samplers.chains import LogDensity, kept_steps, report, resampled_start
+from jaxsbi.samplers.chains import LogDensity, kept_steps, report, resampled_start, traced_once
 from jaxsbi.samplers.convergence import ChainInfo
 from jaxsbi.samplers.weights import covariance_factor
 
@@ -36,9 +36,9 @@ class Slice:
     """Generalised elliptical slice sampling (Nishihara, Murray & Adams 2014, arXiv:1210.7477).
 
     No gradients and no step size: each step draws an ellipse through the chain's state and shrinks
-    an arc of it until a point lies under the density (Murray et al. 2010, arXiv:1001.0175). Ellipses
-    are drawn from a Student t that is fitted to all chains during warm-up, then fixed: from N(0, I)
-    itself, narrow posteriors would be explored in small steps.
+    an arc of it until a point lies under the density (Murray et al. 2010, arXiv:1001.0175). The
+    ellipses belong to a Student t that is fitted to all chains during warm-up, then fixed: with
+    those of N(0, I), narrow posteriors would be explored in small steps.
 
     Attributes:
         chains: Chains run side by side.
@@ -83,7 +83,7 @@ class Slice:
             Draws of shape `(n, dim)`, and the chains' report; `acceptance` is the mean share of the
             points tried that was taken.
         """
-        log_density = jax.jit(log_density)
+        log_density = traced_once(log_density)
         key_start, key_steps, key_order = jax.random.split(key, 3)
         z = resampled_start(key_start, log_density, dim, self.chains, self.candidates)
         start = (z, jax.vmap(log_density)(z), self._fit(z))

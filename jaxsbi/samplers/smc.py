@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsbi.base import Array, Key, configuration, warn
-from jaxsbi.samplers.chains import LogDensity
+from jaxsbi.samplers.chains import LogDensity, traced_once
 from jaxsbi.samplers.convergence import MAX_R_HAT, chain_statistics
 from jaxsbi.samplers.moves import Cloud, cloud, move
 from jaxsbi.samplers.weights import (
@@ -165,7 +165,7 @@ class SMC:
         Returns:
             Draws of shape `(n, dim)`, and the report with the evidence.
         """
-        log_density = jax.jit(log_density)
+        log_density = traced_once(log_density)
         size = max(self.particles, -(-n // self.populations))
         key_runs, key_pick, key_order = jax.random.split(key, 3)
         runs = jax.vmap(lambda k: self._population(k, log_density, dim, size))(
