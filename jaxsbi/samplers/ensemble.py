@@ -77,12 +77,9 @@ class Ensemble:
         z = resampled_start(key_start, log_density, dim, self.walkers, self.candidates)
         state = (z, _finite(jax.vmap(log_density)(z)))
 
-        def step(state: tuple[Array, Array], key: Key) -> tuple[tuple[Array, Array], Array]:
-            return _sweep(key, log_density, *state)
-
         def kept(state: tuple[Array, Array], key: Key) -> tuple[tuple[Array, Array], tuple]:
-            state, accept = jax.lax.scan(step, state, jax.random.split(key, self.thin))
-            return state, (*state, jnp.mean(accept))
+            state, accept = _sweeps(key, log_density, state, self.thin)
+            return state, (*state, accept)
 
         # Warm-up in the same loop as the rest: the sweep is compiled once.
         warmup = -(-self.warmup // self.thin)
@@ -99,19 +96,21 @@ class Ensemble:
         )
 
 
-def _sweep(
-    key: Key, log_density: LogDensity, z: Array, value: Array
+def _sweeps(
+    key: Key, log_density: LogDensity, state: tuple[Array, Array], sweeps: int
 ) -> tuple[tuple[Array, Array], Array]:
-    """Move one half of the walkers by the other, then the other way round."""
-    half = z.shape[0] // 2
+    """Move one half of the walkers by the other, then the other way round; so many times."""
+    half = state[0].shape[0] // 2
 
-    def one(carry: tuple[Array, Array], key: Key) -> tuple[tuple[Array, Array], Array]:
+    def one(carry: tuple[Array, Array], i: Array) -> tuple[tuple[Array, Array], Array]:
         z, value = carry
-        moved, new, accept = _half(key, log_density, z[:half], value[:half], z[half:])
-        # The halves change places, so that two of these are a sweep in the first order.
+        # Keys are folded, not scanned over: JAX's checker takes nested scans of keys for reuse.
+        key_half = jax.random.fold_in(key, i)
+        moved, new, accept = _half(key_half, log_density, z[:half], value[:half], z[half:])
+        # The halves change places, so that two of these are a sweep, and the order is as before.
         return (jnp.concatenate([z[half:], moved]), jnp.concatenate([value[half:], new])), accept
 
-    state, accept = jax.lax.scan(one, (z, value), jax.random.split(key))
+    state, accept = jax.lax.scan(one, state, jnp.arange(2 * sweeps))
     return state, jnp.mean(accept)
 
 

@@ -36,25 +36,35 @@ def run(
     chains: int,
     warmup: int,
     candidates: int,
+    leapfrog_steps: int = 1,
     **options: Any,
 ) -> tuple[Array, ChainInfo]:
-    """Draw `n` points with `chains` chains of NumPyro's "NUTS" or "HMC"; options are its own."""
+    """Draw `n` points with `chains` chains of NumPyro's "NUTS" or "HMC"; options are its own.
+
+    HMC's trajectories take 1 to `leapfrog_steps` steps, a number drawn anew for each transition and
+    the same in all chains: of one length, they would bring whole orbits of a Gaussian back to their
+    start, and of lengths of their own, all chains would wait for the longest.
+    """
     log_density = traced_once(log_density)
-    key_start, key_chains, key_order = jax.random.split(key, 3)
+    key_start, key_chains, key_lengths, key_order = jax.random.split(key, 4)
     start = resampled_start(key_start, log_density, dim, chains, candidates)
     steps = kept_steps(chains, n)
+    lengths = jax.random.randint(key_lengths, (warmup + steps,), 1, leapfrog_steps + 1)
 
     def one(key: Key, z0: Array) -> Any:
         init, kernel = kernels(potential_fn=lambda z: -log_density(z), algo=algorithm)
         # NumPyro uses a typed key twice.
         state = init(z0, warmup, step_size=0.5, rng_key=jax.random.key_data(key), **options)
 
-        def step(state: Any, _: None) -> tuple[Any, Any]:
+        def step(state: Any, length: Array) -> tuple[Any, Any]:
+            if algorithm == "HMC":  # NumPyro rounds the quotient of length and step down
+                length = (length + 1e-3) * state.adapt_state.step_size
+                state = state._replace(trajectory_length=length)
             state = kernel(state)
             return state, (state.z, state.accept_prob, state.diverging, state.potential_energy)
 
         # One loop for warm-up and sampling: the kernel is compiled once, not twice.
-        _, kept = jax.lax.scan(step, state, None, warmup + steps)
+        _, kept = jax.lax.scan(step, state, lengths)
         return jax.tree.map(lambda a: a[warmup:], kept)
 
     keys = jax.random.split(key_chains, chains)

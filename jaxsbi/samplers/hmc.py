@@ -1,4 +1,4 @@
-"""NumPyro's HMC kernel with a fixed number of leapfrog steps, in many vectorised chains."""
+"""NumPyro's HMC kernel with a bounded number of leapfrog steps, in many vectorised chains."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from jaxsbi.samplers.convergence import ChainInfo
 class HMC:
     """Hamiltonian Monte Carlo (Neal 2011, arXiv:1206.1901), as NumPyro implements it.
 
-    Every step takes the same number of gradients, so that no chain waits for another: cheaper per
-    step than NUTS where one length of trajectory suits the whole posterior.
+    All chains take the same random number of gradients in a transition, so that none waits for
+    another: cheaper than NUTS where no part of the posterior needs long trajectories.
 
     Attributes:
         chains: Chains run side by side.
         warmup: Steps of each chain that adapt step size and masses and are not kept.
-        leapfrog_steps: Gradients per step.
+        leapfrog_steps: Gradients per transition, at most; half as many in the mean.
         target_acceptance: Acceptance probability the step size is adapted to.
         candidates: Latent prior draws from which the chains' starts are resampled.
         dense_mass: Adapt a full mass matrix instead of a diagonal one.
@@ -26,7 +26,7 @@ class HMC:
 
     chains: int = 100
     warmup: int = 100
-    leapfrog_steps: int = 5
+    leapfrog_steps: int = 8
     target_acceptance: float = 0.8
     candidates: int = 4096
     dense_mass: bool = False
@@ -67,8 +67,7 @@ class HMC:
             candidates=self.candidates,
             dense_mass=self.dense_mass,
             target_accept_prob=self.target_acceptance,
-            num_steps=self.leapfrog_steps,
-            trajectory_length=None,  # else NumPyro would derive the step size from it
+            leapfrog_steps=self.leapfrog_steps,
         )
 
 
@@ -76,7 +75,7 @@ def hmc(
     *,
     chains: int = 100,
     warmup: int = 100,
-    leapfrog_steps: int = 5,
+    leapfrog_steps: int = 8,
     target_acceptance: float = 0.8,
     dense_mass: bool = False,
 ) -> HMC:
@@ -85,7 +84,7 @@ def hmc(
     Args:
         chains: Chains run side by side.
         warmup: Steps per chain that are not kept.
-        leapfrog_steps: Gradients per step.
+        leapfrog_steps: Gradients per transition, at most; half as many in the mean.
         target_acceptance: Acceptance probability the step size is adapted to.
         dense_mass: Adapt a full mass matrix, for strongly correlated posteriors.
 

@@ -94,14 +94,15 @@ class Slice:
             key, fitting = this
             z, value, fit = state
 
-            def step(carry: tuple, key: Key) -> tuple[tuple, Array]:
-                keys = jax.random.split(key, self.chains)
+            def step(carry: tuple, i: Array) -> tuple[tuple, Array]:
+                # Folded, not scanned over: JAX's checker takes nested scans of keys for reuse.
+                keys = jax.random.split(jax.random.fold_in(key, i), self.chains)
                 z, value, tried = jax.vmap(
                     lambda k, z, v: ellipse(k, log_density, z, v, fit, self.shrinks)
                 )(keys, *carry)
                 return (z, value), jnp.mean(1.0 / tried)
 
-            (z, value), taken = jax.lax.scan(step, (z, value), jax.random.split(key, self.thin))
+            (z, value), taken = jax.lax.scan(step, (z, value), jnp.arange(self.thin))
             fit = jax.tree.map(lambda a, b: jnp.where(fitting, a, b), self._fit(z), fit)
             return (z, value, fit), (z, value, jnp.mean(taken))
 
