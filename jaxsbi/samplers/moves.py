@@ -23,8 +23,13 @@ class Cloud(NamedTuple):
 
 
 def cloud(log_density: LogDensity, z: Array) -> Cloud:
-    """Return particles with their log-densities and gradients."""
-    return Cloud(z, *jax.vmap(jax.value_and_grad(log_density))(z))
+    """Return particles with their log-densities and gradients, 0 where these are not finite.
+
+    A move along any function of the position is reversible and keeps volumes: the gradient only
+    makes it likely to be accepted.
+    """
+    value, gradient = jax.vmap(jax.value_and_grad(log_density))(z)
+    return Cloud(z, value, jnp.where(jnp.isfinite(gradient), gradient, 0.0))
 
 
 def move(

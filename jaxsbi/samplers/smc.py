@@ -32,8 +32,8 @@ class SMCInfo(NamedTuple):
     and relatives count as the neighbours in a chain that they are.
 
     Attributes:
-        r_hat: Rank-normalised split R-hat over the populations, shape `(d,)`; infinite if none
-            arrived at the posterior.
+        r_hat: Rank-normalised split R-hat over the populations, shape `(d,)`; infinite if one
+            with any evidence has not arrived at the posterior.
         ess_bulk: Effective number of draws for the centre, shape `(d,)`.
         ess_tail: Effective number of draws for the 5 % and 95 % quantiles, shape `(d,)`.
         divergences: Moves at the last temperature with an energy error above 1,000 (or NaN).
@@ -70,7 +70,7 @@ class SMCInfo(NamedTuple):
         if reached < 1.0:
             warn(
                 f"SMC: a population ended at inverse temperature {reached:.2g}, not at the "
-                "posterior (1). Raise max_temperatures or lower ess."
+                "posterior (1). Raise max_temperatures, or particles if it is 0."
             )
             return
         worst, error = float(jnp.max(self.r_hat)), float(self.log_evidence_error)
@@ -180,7 +180,8 @@ class SMC:
         r_hat, bulk, tail = chain_statistics(z)
         # Populations of unequal evidence count for less than their number.
         counted = effective_size(jnp.log(share)) / self.populations
-        arrived = alive & (jnp.max(runs.temperature) >= 1.0)
+        lost = ~jnp.isfinite(runs.log_evidence)
+        arrived = alive & jnp.all((runs.temperature >= 1.0) | lost)
         info = SMCInfo(
             r_hat=jnp.where(arrived, r_hat, jnp.inf),
             ess_bulk=jnp.where(arrived, bulk * counted, 0.0),

@@ -49,15 +49,13 @@ class Density(NamedTuple):
 
     weight: jax.Array
     mean: jax.Array  # (2, d)
-    factor: jax.Array  # (d, d)
+    whiten: jax.Array  # (d, d)
     cut: jax.Array
     outside: jax.Array
 
     def __call__(self, z):
-        precise = jax.scipy.linalg.solve_triangular(
-            self.factor, (z[None] - self.mean).T, lower=True
-        )
-        normal = -0.5 * jnp.sum(precise**2, 0) - jnp.sum(jnp.log(jnp.diagonal(self.factor)))
+        white = (z[None] - self.mean) @ self.whiten.T
+        normal = -0.5 * jnp.sum(white**2, 1) + jnp.sum(jnp.log(jnp.diagonal(self.whiten)))
         normal = normal - 0.5 * DIM * math.log(2 * math.pi)
         weight = jnp.stack([self.weight, 1.0 - self.weight])
         inside = jax.scipy.special.logsumexp(normal + jnp.log(weight))
@@ -68,7 +66,7 @@ def density(mean=(0.0, 0.0), scale=0.7, correlation=0.0, cut=-jnp.inf, outside=-
     covariance = scale**2 * ((1 - correlation) * np.eye(DIM) + correlation)
     centre = np.zeros((2, DIM))
     centre[:, 0] = mean
-    leaves = (0.3, centre, np.linalg.cholesky(covariance), cut, outside)
+    leaves = (0.3, centre, np.linalg.inv(np.linalg.cholesky(covariance)), cut, outside)
     return Density(*(jnp.asarray(a, jnp.float32) for a in leaves))
 
 
@@ -271,6 +269,29 @@ def test_one_dimension_and_a_posterior(name):
         exact = float(predictive) + 3.0 + 0.5 * math.log(2 * math.pi * 0.25)
         assert abs(float(info.log_evidence) - exact) < 0.05
         assert abs(float(info.log_evidence) - exact) < 5.4 * float(info.log_evidence_error)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:SMC")  # a likelihood this little trained may be anything
+def test_a_learned_likelihood_is_sampled_under_vmap():
+    def simulator(key, theta):
+        return theta["theta"] + jax.random.normal(key, (2,))
+
+    prior = jaxsbi.Prior(theta=dist.Normal(jnp.zeros(2), 1.0).to_event(1))
+    simulations = jaxsbi.simulate(jax.random.key(0), prior, simulator, 200, progress=False)
+    method = jaxsbi.nle(
+        density=jaxsbi.densities.MaskedAutoregressive(layers=1, hidden=8),
+        sampler=samplers.smc(particles=50),
+    )
+    fitted = jaxsbi.fit(jax.random.key(1), method, prior, simulations, max_epochs=2, progress=False)
+    x = jnp.array([[0.0, 0.0], [1.0, -1.0]])
+    keys = jax.random.split(jax.random.key(2))
+    draw = jax.vmap(lambda k, x: fitted.posterior.sample_with_info(k, x, 100))
+    theta, info = draw(keys, x)
+    assert theta["theta"].shape == (2, 100, 2)
+    assert bool(jnp.all(jnp.isfinite(info.log_evidence)))
+    alone, _ = fitted.posterior.sample_with_info(jax.random.key(3), x[0], 1)
+    assert alone["theta"].shape == (1, 2)
 
 
 @pytest.mark.parametrize(
