@@ -17,7 +17,7 @@ from jaxsbi.samplers.weights import (
     systematic,
 )
 
-MIN_SIZE = 100.0  # effective candidates
+MIN_SIZE, MAX_COPIES = 100, 20  # effective candidates; draws for each of them
 _GROUPS, _PER_GROUP = 4, 100
 
 
@@ -49,11 +49,13 @@ class SIRInfo(NamedTuple):
 
     def warn(self) -> None:
         """Warn (on the host) when the draws should not be trusted."""
-        if not float(self.ess) >= MIN_SIZE:
+        n = self.log_density.shape[-1]
+        expected = max(MIN_SIZE, n / MAX_COPIES)
+        if not float(self.ess) >= expected:
             warn(
                 f"SIR: {float(self.ess):.0f} of the candidates are effective (expected >= "
-                f"{MIN_SIZE:.0f}): many draws are the same point. Raise candidates, or use "
-                "jaxsbi.samplers.smc()."
+                f"{expected:.0f} for {n} draws): many draws are the same point. Raise candidates, "
+                "or use jaxsbi.samplers.smc()."
             )
 
 

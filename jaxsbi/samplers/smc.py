@@ -89,7 +89,7 @@ class _State(NamedTuple):
     log_step: Array
     acceptance: Array
     divergences: Array
-    count: Array
+    steps: Array
 
 
 class _Mixed(NamedTuple):
@@ -98,7 +98,7 @@ class _Mixed(NamedTuple):
     acceptance: Array
     divergences: Array
     memory: Array
-    count: Array
+    moves: Array
 
 
 @configuration
@@ -192,7 +192,7 @@ class SMC:
             log_evidence=evidence,
             log_evidence_error=error,
             temperature=runs.temperature,
-            temperatures=runs.count,
+            temperatures=runs.steps,
         )
         return z.reshape(-1, dim)[picked], info
 
@@ -205,10 +205,10 @@ class SMC:
 
         def unfinished(state: _State) -> Array:
             alive = jnp.isfinite(state.log_evidence)
-            return alive & (state.temperature < 1.0) & (state.count < self.max_temperatures)
+            return alive & (state.temperature < 1.0) & (state.steps < self.max_temperatures)
 
         def step(state: _State) -> _State:
-            return self._step(jax.random.fold_in(key_steps, state.count), log_density, state)
+            return self._step(jax.random.fold_in(key_steps, state.steps), log_density, state)
 
         return jax.lax.while_loop(unfinished, step, state)
 
@@ -231,11 +231,11 @@ class SMC:
             log_step=mixed.log_step,
             acceptance=mixed.acceptance,
             divergences=mixed.divergences,
-            count=state.count + 1,
+            steps=state.steps + 1,
         )
         # Without a finite particle there is nowhere to go: the prior's draws stay as they are.
         return jax.tree.map(lambda a, b: jnp.where(alive, a, b), moved, state)._replace(
-            log_evidence=moved.log_evidence, count=moved.count
+            log_evidence=moved.log_evidence, steps=moved.steps
         )
 
     def _mix(
@@ -250,11 +250,11 @@ class SMC:
         factor = covariance_factor(start.z)
 
         def unmixed(state: _Mixed) -> Array:
-            return (state.count < self.moves) & (state.memory > _FORGOTTEN)
+            return (state.moves < self.moves) & (state.memory > _FORGOTTEN)
 
         def again(state: _Mixed) -> _Mixed:
             particles, accept, diverging = move(
-                jax.random.fold_in(key, state.count),
+                jax.random.fold_in(key, state.moves),
                 log_density,
                 state.cloud,
                 temperature,
@@ -270,7 +270,7 @@ class SMC:
                 acceptance=rate,
                 divergences=jnp.sum(diverging),
                 memory=_memory(start, particles),
-                count=state.count + 1,
+                moves=state.moves + 1,
             )
 
         zero = jnp.zeros((), start.z.dtype)
