@@ -46,10 +46,13 @@ def run(
     start, and of lengths of their own, all chains would wait for the longest.
     """
     log_density = traced_once(log_density)
-    key_start, key_chains, key_lengths, key_order = jax.random.split(key, 4)
+    key, key_lengths = jax.random.split(key) if algorithm == "HMC" else (key, None)
+    key_start, key_chains, key_order = jax.random.split(key, 3)
     start = resampled_start(key_start, log_density, dim, chains, candidates)
     steps = kept_steps(chains, n)
-    lengths = jax.random.randint(key_lengths, (warmup + steps,), 1, leapfrog_steps + 1)
+    lengths = jnp.ones(warmup + steps, int)
+    if key_lengths is not None:
+        lengths = jax.random.randint(key_lengths, lengths.shape, 1, leapfrog_steps + 1)
 
     def one(key: Key, z0: Array) -> Any:
         init, kernel = kernels(potential_fn=lambda z: -log_density(z), algo=algorithm)
@@ -57,7 +60,7 @@ def run(
         state = init(z0, warmup, step_size=0.5, rng_key=jax.random.key_data(key), **options)
 
         def step(state: Any, length: Array) -> tuple[Any, Any]:
-            if algorithm == "HMC":  # NumPyro rounds the quotient of length and step down
+            if key_lengths is not None:  # NumPyro rounds the quotient of length and step down
                 length = (length + 1e-3) * state.adapt_state.step_size
                 state = state._replace(trajectory_length=length)
             state = kernel(state)

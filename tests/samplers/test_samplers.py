@@ -23,19 +23,20 @@ DIM, N = 5, 2000
 FIELDS = ("r_hat", "ess_bulk", "ess_tail", "divergences", "acceptance", "log_density")
 LARGEST = 4.0  # standard errors: with fixed keys, about 200 numbers pass or fail once
 
-# `modes`: claims the right weights of separated modes. `evidence`: reports it.
 CHAINS = {
     "nuts": samplers.nuts(chains=20),
     "hmc": samplers.hmc(chains=20),
     "ensemble": samplers.ensemble(walkers=40, warmup=200, thin=5),
     "slice": samplers.slice(chains=40),
 }
+# These report the evidence.
 EVIDENCE = {
     "smc": samplers.smc(particles=150),
     "sir": samplers.sir(),
     "rejection": samplers.rejection(rounds=50),
 }
 SAMPLERS = CHAINS | EVIDENCE
+# These claim the right weights of separated modes.
 FIND_MODES = {"ensemble", *EVIDENCE}
 # NumPyro's kernels promote ranks.
 EVERY = [
