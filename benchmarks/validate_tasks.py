@@ -58,7 +58,7 @@ LogDensity = Callable[[Array], Array]
 Draws = tuple[np.ndarray, dict[str, float]]
 
 
-def latent_log_density(task: tasks.Task, x: np.ndarray) -> LogDensity:
+def latent_log_density(task: tasks.Task, x: Array) -> LogDensity:
     """Return the log-posterior over the latent vector, not normalised; NaN counts as zero mass."""
 
     def log_density(z: Array) -> Array:

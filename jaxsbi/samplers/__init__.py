@@ -1,6 +1,46 @@
-"""Samplers: `(key, log_density, dim, n) -> (draws, info)` on the latent space."""
+"""Samplers: `(key, log_density, dim, n) -> (draws, info)` on the latent space, and its modes.
+
+- `nuts`, `hmc`: gradients, many short chains; the default of every road with a likelihood.
+- `smc`: gradients; separated modes with their weights, and the evidence.
+- `ensemble`, `slice`: many chains, no gradients.
+- `sir`, `rejection`: no gradients, and the evidence, where the posterior is not much narrower than
+  the prior.
+
+Every report names r_hat, ess_bulk, ess_tail, divergences, acceptance and log_density.
+"""
 
 from jaxsbi.samplers.convergence import ChainInfo, chain_statistics
+from jaxsbi.samplers.ensemble import Ensemble, ensemble
+from jaxsbi.samplers.hmc import HMC, hmc
+from jaxsbi.samplers.modes import Laplace, Modes, laplace, modes
 from jaxsbi.samplers.nuts import NUTS, nuts
+from jaxsbi.samplers.rejection import Rejection, RejectionInfo, rejection
+from jaxsbi.samplers.sir import SIR, SIRInfo, sir
+from jaxsbi.samplers.slice import Slice, slice
+from jaxsbi.samplers.smc import SMC, SMCInfo, smc
 
-__all__ = ["NUTS", "ChainInfo", "chain_statistics", "nuts"]
+__all__ = [
+    "HMC",
+    "NUTS",
+    "SIR",
+    "SMC",
+    "ChainInfo",
+    "Ensemble",
+    "Laplace",
+    "Modes",
+    "Rejection",
+    "RejectionInfo",
+    "SIRInfo",
+    "SMCInfo",
+    "Slice",
+    "chain_statistics",
+    "ensemble",
+    "hmc",
+    "laplace",
+    "modes",
+    "nuts",
+    "rejection",
+    "sir",
+    "slice",
+    "smc",
+]

@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-import jax
-import jax.numpy as jnp
-from numpyro.infer.hmc import hmc
-
 from jaxsbi.base import Array, Key, configuration
-from jaxsbi.samplers.convergence import ChainInfo, chain_statistics
-
-# R-hat of chains that have converged is about 1 + 1/(2 n) of the n effective draws in half a chain:
-# shorter chains than this would read as stuck when they are only short.
-MIN_STEPS = 100
-
-LogDensity = Callable[[Array], Array]
+from jaxsbi.samplers import hamiltonian
+from jaxsbi.samplers.chains import LogDensity
+from jaxsbi.samplers.convergence import ChainInfo
 
 
 @configuration
@@ -45,11 +34,7 @@ class NUTS:
         Raises:
             ValueError: If there are fewer than 2 chains, or the warm-up is too short to adapt.
         """
-        if self.chains < 2 or self.warmup < 20 or self.candidates < self.chains:
-            raise ValueError(
-                "nuts: expected chains >= 2, warmup >= 20 and candidates >= chains, got "
-                f"chains={self.chains}, warmup={self.warmup}, candidates={self.candidates}."
-            )
+        hamiltonian.check_chains("nuts", self.chains, self.warmup, self.candidates)
 
     def __call__(
         self, key: Key, log_density: LogDensity, dim: int, n: int
@@ -66,63 +51,19 @@ class NUTS:
         Returns:
             Draws of shape `(n, dim)`, and the chains' report.
         """
-        # Traced once here instead of once per use in the kernel; XLA inlines it.
-        log_density = jax.jit(log_density)
-        key_start, key_chains, key_order = jax.random.split(key, 3)
-        start = resampled_start(key_start, log_density, dim, self.chains, self.candidates)
-        steps = max(-(-n // self.chains), MIN_STEPS)
-        keys = jax.random.split(key_chains, self.chains)
-        z, accept, diverging, energy = jax.vmap(
-            lambda k, z0: self._chain(k, log_density, z0, steps)
-        )(keys, start)
-        r_hat, bulk, tail = chain_statistics(z)
-        flat = z.reshape(-1, dim)
-        order = jax.random.permutation(key_order, flat.shape[0])[:n]
-        log_density_of = -energy.reshape(-1)
-        info = ChainInfo(
-            r_hat, bulk, tail, jnp.sum(diverging), jnp.mean(accept), log_density_of[order]
-        )
-        return flat[order], info
-
-    def _chain(self, key: Key, log_density: LogDensity, z0: Array, steps: int) -> Any:
-        init, kernel = hmc(potential_fn=lambda z: -log_density(z), algo="NUTS")
-        state = init(
-            z0,
-            self.warmup,
-            step_size=0.5,
+        return hamiltonian.run(
+            key,
+            log_density,
+            dim,
+            n,
+            algorithm="NUTS",
+            chains=self.chains,
+            warmup=self.warmup,
+            candidates=self.candidates,
             dense_mass=self.dense_mass,
             target_accept_prob=self.target_acceptance,
             max_tree_depth=self.max_tree_depth,
-            rng_key=jax.random.key_data(key),  # NumPyro uses a typed key twice
         )
-
-        def step(state: Any, _: None) -> tuple[Any, Any]:
-            state = kernel(state)
-            return state, (state.z, state.accept_prob, state.diverging, state.potential_energy)
-
-        # One loop for warm-up and sampling: the kernel is compiled once, not twice.
-        _, kept = jax.lax.scan(step, state, None, self.warmup + steps)
-        return jax.tree.map(lambda a: a[self.warmup :], kept)
-
-
-def resampled_start(
-    key: Key, log_density: LogDensity, dim: int, chains: int, candidates: int
-) -> Array:
-    """Return starting points, resampled from N(0, I) draws in proportion to the density.
-
-    With many chains the starts already carry the weights of separated modes, which chains alone
-    could not exchange.
-    """
-    key_draw, key_pick = jax.random.split(key)
-    z = jax.random.normal(key_draw, (candidates, dim))
-    value = jax.vmap(log_density)(z)
-    log_weight = jnp.where(jnp.isfinite(value), value + 0.5 * jnp.sum(z * z, -1), -jnp.inf)
-    # Systematic resampling spreads the starts more evenly than independent picks.
-    weight = jax.nn.softmax(log_weight)
-    offset = jax.random.uniform(key_pick)
-    grid = (jnp.arange(chains) + offset) / chains
-    index = jnp.clip(jnp.searchsorted(jnp.cumsum(weight), grid), 0, candidates - 1)
-    return z[index]
 
 
 def nuts(
