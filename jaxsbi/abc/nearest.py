@@ -91,12 +91,12 @@ def scan(one: Callable[[Any], tuple[Any, Array]], inputs: Any, kept: Nearest, si
         return kept
     index, real = _chunks(n, size)
 
-    def step(kept: Nearest, chunk: tuple[Array, Array]) -> tuple[Nearest, None]:
-        index, real = chunk
-        new, distance = jax.vmap(one)(jax.tree.map(lambda a: a[index], inputs))
+    def step(kept: Nearest, chunk: tuple[Any, Array]) -> tuple[Nearest, None]:
+        inputs, real = chunk
+        new, distance = jax.vmap(one)(inputs)
         return add(kept, new, distance, real), None
 
-    return jax.lax.scan(step, kept, (index, real))[0]
+    return jax.lax.scan(step, kept, (jax.tree.map(lambda a: a[index], inputs), real))[0]
 
 
 def _chunks(n: int, size: int) -> tuple[Array, Array]:
@@ -111,7 +111,7 @@ def stack(one: Callable[[Any], Any], inputs: Any, size: int) -> Any:
     """Return `one(input)` of every input, `size` of them at a time."""
     n = len(jax.tree.leaves(inputs)[0])
     index, _ = _chunks(n, size)
-    out = jax.lax.map(lambda i: jax.vmap(one)(jax.tree.map(lambda a: a[i], inputs)), index)
+    out = jax.lax.map(jax.vmap(one), jax.tree.map(lambda a: a[index], inputs))
     return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:n], out)
 
 
@@ -143,7 +143,7 @@ def nearest_of_prior(
     not made twice.
     """
     observed = summarize(summary, x_observed)
-    theta, x, _ = jax.eval_shape(lambda key: draw(simulator, prior, key), keys[0])
+    theta, x, _ = jax.eval_shape(lambda key: draw(simulator, prior, key), jax.random.key(0))
     kept, start = none_yet((theta, x), keep), 0
     if distance is None:
         start = pilot_size(x, len(keys))
