@@ -1,6 +1,7 @@
 """jaxsbi: simulation-based inference in JAX, by both roads, from simulator to posterior."""
 
 from jaxsbi import (
+    abc,
     base,
     densities,
     diagnostics,
@@ -35,6 +36,7 @@ __all__ = [
     "Posterior",
     "Prior",
     "Simulations",
+    "abc",
     "base",
     "check",
     "densities",

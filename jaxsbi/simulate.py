@@ -161,13 +161,15 @@ def _chunk_size(shape: Data, n: int) -> int:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _simulate_chunk(simulator: Simulator, prior: Prior, keys: Array) -> tuple[Theta, Data, Array]:
-    def one(key: Key) -> tuple[Theta, Data, Array]:
-        key_theta, key_x = jax.random.split(key)
-        theta = prior.sample(key_theta)
-        x = simulator(key_x, theta)
-        return theta, x, all_finite((theta, x))
+    return jax.vmap(lambda key: draw(simulator, prior, key))(keys)
 
-    return jax.vmap(one)(keys)
+
+def draw(simulator: Simulator, prior: Prior, key: Key) -> tuple[Theta, Data, Array]:
+    """Return one draw of the prior, its simulation, and whether every number is finite."""
+    key_theta, key_x = jax.random.split(key)
+    theta = prior.sample(key_theta)
+    x = simulator(key_x, theta)
+    return theta, x, all_finite((theta, x))
 
 
 @functools.partial(jax.jit, static_argnums=0)
