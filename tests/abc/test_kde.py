@@ -16,29 +16,30 @@ def draws(n=400):
     return jax.vmap(PRIOR.sample)(jax.random.split(jax.random.key(0), n))
 
 
-def on_grid(ball, **options):
-    """Return the density that the estimate from 20,000 throws has on the grid."""
+def on_grid(ball, seed=0, **options):
+    """Return the density that the estimate from 5,000 throws has on the grid."""
     throws = jaxsbi.simulate(
-        jax.random.key(0), ball.prior, ball.simulator, 20_000, progress=False
+        jax.random.key(seed), ball.prior, ball.simulator, 5_000, progress=False
     )
     far = jnp.abs(throws.x - ball.x)
     estimate = abc.kde(ball.prior, throws.theta, distances=far, **options)
-    density = jax.lax.map(
-        lambda angle: jnp.exp(estimate.log_prob({"angle": angle})),
-        jnp.asarray(ball.grid[::10], jnp.float32),
-    )
+    angle = jnp.asarray(ball.grid[::10], jnp.float32)
+    density = jnp.exp(jax.vmap(lambda angle: estimate.log_prob({"angle": angle}))(angle))
     return np.interp(ball.grid, ball.grid[::10], np.asarray(density)), estimate
 
 
 @pytest.mark.parametrize(("width", "course"), [(0.3, 0.24), (0.09, 0.16)])
 def test_total_variation_of_the_course(ball, width, course):
-    """The kernel of the angle that the course's two numbers agree on is 0.035 rad wide."""
+    """With a kernel as wide in the angle as the noise is there: 0.3 m over dx/dθ, 0.04 rad."""
     probe = on_grid(ball, width=width, bandwidth=1.0)[1]
     # From a width in radians to one in units of the draws': dz/dθ at the modes of a uniform prior.
     z = ball.prior.to_latent({"angle": jnp.array(0.6)})
     slope = jnp.exp(-ball.prior.log_abs_det_jacobian(z))
-    density, _ = on_grid(ball, width=width, bandwidth=0.035 * slope / probe.factor[0, 0])
-    assert ball.variation(density, ball.posterior()) == pytest.approx(course, abs=0.02)
+    options = {"width": width, "bandwidth": 0.04 * slope / probe.factor[0, 0]}
+    exact = ball.posterior()
+    found = [ball.variation(on_grid(ball, seed, **options)[0], exact) for seed in range(5)]
+    # The course ran it once, and gives two digits.
+    assert abs(course - np.mean(found)) < 3 * np.std(found, ddof=1) + 0.005
 
 
 def test_a_chosen_bandwidth_is_better_than_the_course_s(ball):

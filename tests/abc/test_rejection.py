@@ -1,5 +1,7 @@
 """Rejection against exact posteriors, the promises about keys and chunks, and every error."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -105,7 +107,7 @@ def test_the_curse_of_dimensionality(ball):
         return np.array([ball.kolmogorov(angle, ball.posterior()) for angle in draws])
 
     errors = [error(padding) for padding in (1, 5, 20)]
-    for less, more in zip(errors, errors[1:], strict=False):
+    for less, more in itertools.pairwise(errors):
         spread = np.sqrt((less.var(ddof=1) + more.var(ddof=1)) / less.size)
         assert more.mean() - less.mean() > 3 * spread
 

@@ -88,7 +88,7 @@ def test_every_simulation_is_counted():
 
 
 def test_one_round_is_rejection():
-    draws, info = smc(rounds=1)
+    _, info = smc(rounds=1)
     # All particles have the weight of the prior over itself.
     np.testing.assert_allclose(info.weights, 0.01, rtol=1e-5)
     assert info.distances.shape == (100,)
