@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -188,12 +189,7 @@ def _smc(
     kept = kept._replace(draw=(z, x, jnp.zeros(particles, jnp.int32)))
     observed = summarize(summary, x_observed)
 
-    def one(proposed: tuple[Array, Key, Array]) -> tuple[Any, Array]:
-        z, key, round_ = proposed
-        theta = prior.from_latent(z)
-        x = simulator(key, theta)
-        valid = all_finite((z, theta, x))
-        return (z, x, round_), measure(distance, summary, x, observed, valid)
+    one = _simulation(simulator, prior, distance, summary, observed)
 
     def step(carry: tuple[Nearest, _Proposal], inputs: tuple[Array, Key]) -> Any:
         kept, proposals = carry
@@ -223,13 +219,44 @@ def _smc(
         step, (kept, empty), (jnp.arange(1, rounds), jax.random.split(key_rounds, rounds - 1))
     )
     log_weight = _weights(prior, proposals, kept, rounds, first, per_round, quantile, n)
-    z, x, _ = kept.draw
-    return z, SMCInfo(
+    return kept.draw[0], _report(
+        log_weight, jnp.append(ess, _ess(log_weight)), (start, tolerance, accepted), kept, n,
+        distance, summary,
+    )  # fmt: skip
+
+
+def _simulation(
+    simulator: Simulator, prior: Prior, distance: Distance, summary: Summary | None, observed: Any
+) -> Callable[[tuple[Array, Key, Array]], tuple[Any, Array]]:
+    """Return the function from a proposed point (z, key, round) to what is kept, and how far."""
+
+    def one(proposed: tuple[Array, Key, Array]) -> tuple[Any, Array]:
+        z, key, round_ = proposed
+        theta = prior.from_latent(z)
+        x = simulator(key, theta)
+        valid = all_finite((z, theta, x))
+        return (z, x, round_), measure(distance, summary, x, observed, valid)
+
+    return one
+
+
+def _report(
+    log_weight: Array,
+    ess: Array,
+    rounds: tuple[tuple[Array, Array], Array, Array],
+    kept: Nearest,
+    n: int,
+    distance: Distance,
+    summary: Summary | None,
+) -> SMCInfo:
+    start, tolerance, accepted = rounds
+    x = kept.draw[1]
+    return SMCInfo(
         weights=jnp.exp(log_weight),
-        ess=jnp.append(ess, _ess(log_weight)),
+        ess=ess,
         tolerance=jnp.concatenate([start[0][None], tolerance]),
         acceptance=jnp.concatenate([start[1][None], accepted]),
-        kept_fraction=jnp.array(particles / n),
+        kept_fraction=jnp.array(log_weight.size / n),
         num_simulations=jnp.array(n),
         num_nonfinite=kept.num_nonfinite,
         distances=kept.distance,
