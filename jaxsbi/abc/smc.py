@@ -187,9 +187,7 @@ def _smc(
     # Where there is no draw yet, z may be anything: a weight of 0 does not cancel NaN.
     z = jnp.where(jnp.isfinite(kept.distance)[:, None], jax.vmap(prior.to_latent)(theta), 0.0)
     kept = kept._replace(draw=(z, x, jnp.zeros(particles, jnp.int32)))
-    observed = summarize(summary, x_observed)
-
-    one = _simulation(simulator, prior, distance, summary, observed)
+    one = _simulation(simulator, prior, distance, summary, summarize(summary, x_observed))
 
     def step(carry: tuple[Nearest, _Proposal], inputs: tuple[Array, Key]) -> Any:
         kept, proposals = carry
