@@ -55,10 +55,12 @@ def run_block(
     }
     if not any(todo.values()):
         return
+    clock.check()
     try:
         task = jaxsbi.tasks.get(block.task)
         simulations, seconds = _simulate(block, task)
     except Exception as error:
+        clock.check()  # compiled code may turn the alarm into an error of its own
         for cell in (cell for cells in todo.values() for cell in cells):
             yield _failed(cell, plan, error)
         return
@@ -83,6 +85,7 @@ def _run_method(
         try:
             trained = _train(cells[0], task, simulations)
         except Exception as error:
+            clock.check()
             for cell in cells:
                 yield _failed(cell, plan, error)
             return
@@ -92,6 +95,7 @@ def _run_method(
             try:
                 record = _observe(cell, plan, trained, out)
             except Exception as error:
+                clock.check()
                 yield _failed(cell, plan, error) | trained.record
                 continue
             messages = dict.fromkeys(str(w.message) for w in caught if w.category is UserWarning)
