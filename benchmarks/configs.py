@@ -51,12 +51,16 @@ class Entry:
         return self.sets() if self.sets is not None and task.exchangeable else self.make()
 
 
+def _npe_of_sets() -> Any:
+    return jaxsbi.npe(summary=jaxsbi.networks.SortedSet())
+
+
 METHODS: dict[str, Entry] = {
     "npe": Entry(
         jaxsbi.npe,
         "simulation-based",
         "neural posterior estimation, amortized draws",
-        sets=lambda: jaxsbi.npe(summary=jaxsbi.networks.SortedSet()),
+        sets=_npe_of_sets,
     ),
     "nle": Entry(
         jaxsbi.nle,
@@ -76,7 +80,7 @@ METHODS: dict[str, Entry] = {
         "simulation-based",
         "npe, trained again on all data",
         fit={"refit": True},
-        sets=lambda: jaxsbi.npe(summary=jaxsbi.networks.SortedSet()),
+        sets=_npe_of_sets,
         default=False,
     ),
     "npe_ensemble": Entry(
@@ -84,7 +88,7 @@ METHODS: dict[str, Entry] = {
         "simulation-based",
         "npe, a mixture of five",
         fit={"ensemble": 5},
-        sets=lambda: jaxsbi.npe(summary=jaxsbi.networks.SortedSet()),
+        sets=_npe_of_sets,
         default=False,
     ),
     "fmpe": Entry(jaxsbi.fmpe, "simulation-based", "flow matching", default=False),

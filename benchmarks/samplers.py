@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import configs
 from benchmarks.clock import clocked
 from benchmarks.environment import environment
 from benchmarks.metrics import score
@@ -30,7 +31,6 @@ from jaxsbi.base import CPU_OPTIONS
 
 TASKS = ("two_moons", "slcp", "gaussian_mixture", "gaussian_linear")
 NAMES = ("nuts", "hmc", "smc", "ensemble", "slice", "sir", "rejection")
-DRAWS = 10_000
 COLUMNS = {
     "task": (17, ""),
     "sampler": (10, ""),
@@ -81,7 +81,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--tasks", nargs="+", default=TASKS, choices=TASKS)
     parser.add_argument("--samplers", nargs="+", default=NAMES, choices=NAMES)
     parser.add_argument("--observation", type=int, default=1)
-    parser.add_argument("--draws", type=int, default=DRAWS)
+    parser.add_argument("--draws", type=int, default=configs.DRAWS)
     parser.add_argument("--out", default="benchmarks/results/samplers.json")
     return parser.parse_args(argv)
 

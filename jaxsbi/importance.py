@@ -15,6 +15,7 @@ from jaxsbi.base import Array, Data, Key, Posterior, Theta, check_key, is_concre
 from jaxsbi.methods import likelihood
 from jaxsbi.priors import Prior
 from jaxsbi.samplers.pareto import pareto_k
+from jaxsbi.samplers.weights import effective_size, log_mean_and_error, systematic
 
 LogLikelihood = Callable[[Theta, Data], Array]
 MIN_EFFICIENCY = 0.01
@@ -55,12 +56,9 @@ class Weighted:
             TypeError: If the key is not a typed key.
         """
         check_key(key)
-        key_offset, key_order = jax.random.split(key)
-        # Systematic: a draw of weight w comes back n w times, rounded up or down.
-        grid = (jnp.arange(n) + jax.random.uniform(key_offset)) / n
-        cumulative = jnp.cumsum(jax.nn.softmax(self.log_weights))
-        index = jnp.searchsorted(cumulative / cumulative[-1], grid)
-        index = jax.random.permutation(key_order, jnp.minimum(index, self.log_weights.size - 1))
+        key_pick, key_order = jax.random.split(key)
+        index = systematic(key_pick, jax.nn.softmax(self.log_weights), n)
+        index = jax.random.permutation(key_order, index)
         return jax.tree.map(lambda a: a[index], self.draws)
 
     def warn(self) -> None:
@@ -201,18 +199,14 @@ def _weigh(
 
 def weigh(draws: Theta, log_weights: Array) -> Weighted:
     """Return draws with their log-weights, shape `(n,)`, and what these say of themselves."""
-    n = log_weights.shape[0]
-    total = jax.nn.logsumexp(log_weights)
-    found = jnp.isfinite(total)
-    share = jnp.where(found, jnp.exp(log_weights - jnp.where(found, total, 0.0)), 0.0)
-    ess = jnp.where(found, 1.0 / jnp.maximum(jnp.sum(share**2), 1.0 / n), 0.0)
+    ess = effective_size(log_weights)
+    log_evidence, error = log_mean_and_error(log_weights)
     return Weighted(
         draws=draws,
         log_weights=log_weights,
         ess=ess,
-        efficiency=ess / n,
+        efficiency=ess / log_weights.shape[0],
         pareto_k=pareto_k(log_weights),
-        log_evidence=total - jnp.log(float(n)),
-        # The relative standard deviation of the mean weight.
-        log_evidence_error=jnp.sqrt(jnp.maximum(1.0 / jnp.maximum(ess, 1.0) - 1.0 / n, 0.0)),
+        log_evidence=log_evidence,
+        log_evidence_error=error,
     )

@@ -106,17 +106,29 @@ def _estimate(
 ) -> KernelDensity:
     z = jax.vmap(prior.to_latent)(draws)
     log_weight = jax.nn.log_softmax(log_weight)
+    factor = covariance_root(z, log_weight)
+    chosen = _left_out(z, log_weight, factor) if bandwidth is None else jnp.asarray(bandwidth)
+    return KernelDensity(
+        prior=prior, centre=z, log_weight=log_weight, factor=chosen * factor, bandwidth=chosen
+    )
+
+
+def covariance_root(z: Array, log_weight: Array) -> Array:
+    """Return the lower-triangular root of the covariance of points `(n, d)`.
+
+    Few points know few directions: off the diagonal it is shrunk by d / (d + effective points).
+
+    Args:
+        z: The points.
+        log_weight: Their normalised log weights, shape `(n,)`.
+    """
     weight = jnp.exp(log_weight)
     centred = z - (weight @ z)[None]
     covariance = (weight[:, None] * centred).T @ centred
     d, effective = z.shape[1], 1.0 / jnp.sum(weight**2)
     shrink = d / (d + effective)
     diagonal = jnp.diag(jnp.diagonal(covariance) + 1e-12)
-    factor = jnp.linalg.cholesky((1.0 - shrink) * covariance + shrink * diagonal)
-    chosen = _left_out(z, log_weight, factor) if bandwidth is None else jnp.asarray(bandwidth)
-    return KernelDensity(
-        prior=prior, centre=z, log_weight=log_weight, factor=chosen * factor, bandwidth=chosen
-    )
+    return jnp.linalg.cholesky((1.0 - shrink) * covariance + shrink * diagonal)
 
 
 def _left_out(z: Array, log_weight: Array, factor: Array) -> Array:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsbi.abc.distances import Distance, Summary
+from jaxsbi.abc.kde import covariance_root
 from jaxsbi.abc.nearest import (
     Nearest,
     as_pytree,
@@ -26,6 +27,7 @@ from jaxsbi.abc.nearest import (
 from jaxsbi.abc.rejection import check_kept, warn_of
 from jaxsbi.base import Array, Data, Key, Simulator, Theta, is_concrete, warn
 from jaxsbi.priors import Prior
+from jaxsbi.samplers.weights import effective_size
 from jaxsbi.simulate import all_finite
 
 LOW_ESS = 0.1
@@ -204,7 +206,7 @@ def _smc(
         kept = scan(one, (z, keys, jnp.full(per_round, round_)), kept, size)
         inside = _population(kept, quantile, so_far + per_round)
         accepted = jnp.sum(inside & (kept.draw[2] == round_)) / per_round
-        report = _ess(log_weight), _largest(kept, inside), accepted
+        report = effective_size(log_weight), _largest(kept, inside), accepted
         return (kept, proposals), report
 
     d, made = z.shape[1], max(rounds - 1, 1)
@@ -218,8 +220,8 @@ def _smc(
     )
     log_weight = _weights(prior, proposals, kept, rounds, first, per_round, quantile, n)
     return kept.draw[0], _report(
-        log_weight, jnp.append(ess, _ess(log_weight)), (start, tolerance, accepted), kept, n,
-        distance, summary,
+        log_weight, jnp.append(ess, effective_size(log_weight)), (start, tolerance, accepted),
+        kept, n, distance, summary,
     )  # fmt: skip
 
 
@@ -298,11 +300,6 @@ def _weights(
     return jax.nn.log_softmax(jnp.where(inside, target - mixture, -jnp.inf))
 
 
-def _ess(log_weight: Array) -> Array:
-    """Return Kish's effective sample size of normalised weights."""
-    return jnp.exp(-jax.nn.logsumexp(2.0 * log_weight))
-
-
 def _around(z: Array, log_weight: Array) -> _Proposal:
     """Return a Gaussian kernel around each particle, as wide as a density estimate wants it.
 
@@ -310,17 +307,8 @@ def _around(z: Array, log_weight: Array) -> _Proposal:
     prior's share of the mixture bounds do not need it.
     """
     d = z.shape[1]
-    weight = jnp.exp(log_weight)
-    mean = weight @ z
-    centred = z - mean[None]
-    covariance = (weight[:, None] * centred).T @ centred
-    effective = _ess(log_weight)
-    # Few particles know few directions: shrink to the diagonal, which they know.
-    shrink = d / (d + effective)
-    diagonal = jnp.diag(jnp.diagonal(covariance) + 1e-12)
-    covariance = (1.0 - shrink) * covariance + shrink * diagonal
-    width = (4.0 / ((d + 2.0) * effective)) ** (1.0 / (d + 4.0))
-    factor = width * jnp.linalg.cholesky(covariance)
+    width = (4.0 / ((d + 2.0) * effective_size(log_weight))) ** (1.0 / (d + 4.0))
+    factor = width * covariance_root(z, log_weight)
     inverse = jax.scipy.linalg.solve_triangular(factor, jnp.eye(d), lower=True)
     return _Proposal(z @ inverse.T, log_weight, factor, inverse)
 

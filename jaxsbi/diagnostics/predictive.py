@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsbi.base import Array, Data, Key, Posterior, Simulator, Theta, check_key
+from jaxsbi.base import Array, Data, Key, Posterior, Simulator, check_key
 from jaxsbi.priors import Prior
+from jaxsbi.simulate import simulate, simulate_at
 
 
 class Predictive(NamedTuple):
@@ -58,9 +59,7 @@ def prior_predictive(
     Raises:
         TypeError: If the key is not typed.
     """
-    check_key(key)
-    keys = jax.random.split(key, n)
-    return _place(_from_prior(prior, simulator, keys), x)
+    return _place(simulate(key, prior, simulator, n, progress=False).x, x)
 
 
 def posterior_predictive(
@@ -84,23 +83,7 @@ def posterior_predictive(
     check_key(key)
     key_draws, key_x = jax.random.split(key)
     theta = posterior.sample(key_draws, x, n)
-    return _place(_at(simulator, theta, jax.random.split(key_x, n)), x)
-
-
-@functools.partial(jax.jit, static_argnames="simulator")
-def _from_prior(prior: Prior, simulator: Simulator, keys: Array) -> Data:
-    def one(key: Key) -> Data:
-        key_theta, key_x = jax.random.split(key)
-        return simulator(key_x, prior.sample(key_theta))
-
-    return jax.lax.map(one, keys, batch_size=min(keys.size, 1000))
-
-
-@functools.partial(jax.jit, static_argnames="simulator")
-def _at(simulator: Simulator, theta: Theta, keys: Array) -> Data:
-    return jax.lax.map(
-        lambda row: simulator(row[1], row[0]), (theta, keys), batch_size=min(keys.size, 1000)
-    )
+    return _place(simulate_at(key_x, simulator, theta, progress=False).x, x)
 
 
 def _place(simulated: Data, x: Data) -> Predictive:

@@ -16,7 +16,7 @@ from jaxsbi.samplers.weights import covariance_factor
 _DEGREES = 5  # of the Student t that stands for the posterior: tails heavier than most
 
 
-class _Fit(NamedTuple):
+class Fit(NamedTuple):
     """A Student t fitted to the chains: its centre `(d,)` and a factor `(d, d)` of its scale."""
 
     centre: Array
@@ -86,7 +86,7 @@ class Slice:
         log_density = traced_once(log_density)
         key_start, key_steps, key_order = jax.random.split(key, 3)
         z = resampled_start(key_start, log_density, dim, self.chains, self.candidates)
-        start = (z, jax.vmap(log_density)(z), self._fit(z))
+        start = (z, jax.vmap(log_density)(z), fit_to(z))
         warmup = -(-self.warmup // self.thin)
         rounds = warmup + kept_steps(self.chains, n)
 
@@ -103,7 +103,7 @@ class Slice:
                 return (z, value), jnp.mean(1.0 / tried)
 
             (z, value), taken = jax.lax.scan(step, (z, value), jnp.arange(self.thin))
-            fit = jax.tree.map(lambda a, b: jnp.where(fitting, a, b), self._fit(z), fit)
+            fit = jax.tree.map(lambda a, b: jnp.where(fitting, a, b), fit_to(z), fit)
             return (z, value, fit), (z, value, jnp.mean(taken))
 
         # Warm-up in the same loop as the rest: the step is compiled once.
@@ -119,13 +119,14 @@ class Slice:
             acceptance=jnp.mean(taken),
         )
 
-    @staticmethod
-    def _fit(z: Array) -> _Fit:
-        return _Fit(jnp.mean(z, 0), covariance_factor(z))
+
+def fit_to(z: Array) -> Fit:
+    """Return the Student t that ellipses are drawn from, fitted to points `(n, d)`."""
+    return Fit(jnp.mean(z, 0), covariance_factor(z))
 
 
 def ellipse(
-    key: Key, log_density: LogDensity, z: Array, value: Array, fit: _Fit, shrinks: int
+    key: Key, log_density: LogDensity, z: Array, value: Array, fit: Fit, shrinks: int
 ) -> tuple[Array, Array, Array]:
     """Take one step of one chain.
 

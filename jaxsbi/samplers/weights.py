@@ -9,11 +9,12 @@ import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 
 from jaxsbi.base import Array, Key
+from jaxsbi.latent import log_normal_density
 
 
 def log_normal(z: Array) -> Array:
     """Return log N(z; 0, I) over the last axis, the log-density of the latent prior."""
-    return -0.5 * jnp.sum(z * z, -1) - 0.5 * z.shape[-1] * math.log(2.0 * math.pi)
+    return jnp.sum(log_normal_density(z), -1)
 
 
 def finite_log_ratio(z: Array, log_density: Array) -> Array:

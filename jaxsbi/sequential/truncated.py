@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import jax
@@ -12,10 +11,10 @@ import numpy as np
 from jax.scipy.special import ndtr
 
 from jaxsbi.base import Array, Data, Key, Method, Posterior, Simulator, Theta
-from jaxsbi.latent import log_normal_density
 from jaxsbi.methods.likelihood import is_learned_by
 from jaxsbi.priors import Prior
 from jaxsbi.recentred import Recentred, latents
+from jaxsbi.samplers.slice import ellipse, fit_to
 from jaxsbi.sequential.rounds import Proposal, Result, run
 
 DRAWS = 10_000
@@ -179,47 +178,32 @@ def _spread(key: Key, posterior: Posterior, x: Data, found: _Region, n: int) -> 
     """Return `n` points of the prior within the region, `(n, d)`, and the share of it there.
 
     Each is the end of a Markov chain: draws of the posterior, resampled to the prior, are moved by
-    elliptical slice sampling (Murray et al. 2010, arXiv:1001.0175), whose target is N(0, I) cut to
-    the region. The mean of posterior / prior over these points is the posterior's share of the
-    region, next to 1, over the prior's.
+    elliptical slice sampling (`jaxsbi.samplers.slice`), whose target is the prior cut to the region
+    and whose ellipses are fitted to these draws. The mean of posterior / prior over these points is
+    the posterior's share of the region, next to 1, over the prior's.
     """
     base = posterior.prior.prior  # type: ignore[attr-defined]
     key_start, key_steps = jax.random.split(key)
-    start = jax.random.categorical(key_start, -found.log_ratio, shape=(n,))
+    # A draw without a density has no place in the region.
+    log_weight = jnp.where(jnp.isfinite(found.log_ratio), -found.log_ratio, -jnp.inf)
+    start = found.z[jax.random.categorical(key_start, log_weight, shape=(n,))]
+    fit = fit_to(found.z)
 
     def log_target(z: Array) -> Array:
         inside = _log_ratio(posterior, x, z) >= found.threshold
-        excess = base.latent_log_prob(z) - jnp.sum(log_normal_density(z))
-        return jnp.where(inside, excess, -jnp.inf)
+        return jnp.where(inside, base.latent_log_prob(z), -jnp.inf)
 
-    def move(z: Array, key: Key) -> tuple[Array, None]:
-        return jax.vmap(lambda z, k: _slice(k, log_target, z))(z, jax.random.split(key, n)), None
+    def move(state: tuple[Array, Array], key: Key) -> tuple[tuple[Array, Array], None]:
+        def one(key: Key, z: Array, value: Array) -> tuple[Array, Array]:
+            z, value, _ = ellipse(key, log_target, z, value, fit, SHRINKS)
+            return z, value
 
-    z, _ = jax.lax.scan(move, found.z[start], jax.random.split(key_steps, STEPS))
+        return jax.vmap(one)(jax.random.split(key, n), *state), None
+
+    state = (start, jax.vmap(log_target)(start))
+    (z, _), _ = jax.lax.scan(move, state, jax.random.split(key_steps, STEPS))
     ratio = jax.vmap(lambda z: _log_ratio(posterior, x, z))(z)
     return z, jnp.minimum(jnp.exp(jnp.log(n) - jax.nn.logsumexp(ratio)), 1.0)
-
-
-def _slice(key: Key, log_target: Callable[[Array], Array], z: Array) -> Array:
-    """One move of elliptical slice sampling; stays after `SHRINKS` refused angles."""
-    key_normal, key_level, key_angle = jax.random.split(key, 3)
-    other = jax.random.normal(key_normal, z.shape)
-    level = log_target(z) + jnp.log(jax.random.uniform(key_level))
-    first = jax.random.uniform(key_angle, maxval=2 * jnp.pi)
-
-    def refused(state: tuple[Array, ...]) -> Array:
-        return ~state[3] & (state[4] < SHRINKS)
-
-    def shrink(state: tuple[Array, ...]) -> tuple[Array, ...]:
-        low, high, angle, _, count = state
-        accepted = log_target(z * jnp.cos(angle) + other * jnp.sin(angle)) >= level
-        low, high = jnp.where(angle < 0, angle, low), jnp.where(angle < 0, high, angle)
-        new = jax.random.uniform(jax.random.fold_in(key_angle, count + 1), minval=low, maxval=high)
-        return low, high, jnp.where(accepted, angle, new), accepted, count + 1
-
-    state: tuple[Array, ...] = (first - 2 * jnp.pi, first, first, jnp.array(False), jnp.int32(0))
-    _, _, angle, accepted, _ = jax.lax.while_loop(refused, shrink, state)
-    return jnp.where(accepted, z * jnp.cos(angle) + other * jnp.sin(angle), z)
 
 
 @jax.jit
