@@ -65,16 +65,16 @@ METHODS: dict[str, Entry] = {
     "nle": Entry(
         jaxsbi.nle,
         "simulation-based",
-        "neural likelihood estimation + NUTS",
+        "neural likelihood estimation + tempered SMC",
         sets=lambda: jaxsbi.nle(iid=True),
     ),
     "nre": Entry(
         jaxsbi.nre,
         "simulation-based",
-        "contrastive neural ratio estimation + NUTS",
+        "contrastive neural ratio estimation + tempered SMC",
         sets=lambda: jaxsbi.nre(iid=True),
     ),
-    "emulator": Entry(jaxsbi.emulator, "likelihood-based", "emulator + noise model + NUTS"),
+    "emulator": Entry(jaxsbi.emulator, "likelihood-based", "emulator + noise model + tempered SMC"),
     "npe_refit": Entry(
         jaxsbi.npe,
         "simulation-based",

@@ -24,7 +24,7 @@ from jaxsbi.methods.features import standardize, statistics
 from jaxsbi.networks import MLP, flatten
 from jaxsbi.noise import EstimatedNoise
 from jaxsbi.priors import Prior
-from jaxsbi.samplers import nuts
+from jaxsbi.samplers import smc
 
 
 class Components(nn.Module):
@@ -58,7 +58,7 @@ class Emulator:
     network: nn.Module = MLP(128, 128)
     components: int = 32
     noise: Any = leaf(default=EstimatedNoise())
-    sampler: Any = nuts()
+    sampler: Any = smc()
     target: Prior | None = leaf(default=None)
 
     def init(self, key: Key, prior: Prior, simulations: Simulations) -> Variables:

@@ -16,7 +16,7 @@ from jaxsbi.methods import likelihood
 from jaxsbi.methods.features import first, standardize, statistics
 from jaxsbi.methods.members import all_members, count_members
 from jaxsbi.priors import Prior
-from jaxsbi.samplers import nuts
+from jaxsbi.samplers import smc
 
 KINDS = {"binary": "dtype bool", "integer": "an integer dtype", "continuous": "a float dtype"}
 
@@ -39,7 +39,7 @@ class NLE:
     latent: ClassVar[bool] = True
     density: Mixed = Mixed()
     iid: bool = False
-    sampler: Any = nuts()
+    sampler: Any = smc()
     target: Prior | None = leaf(default=None)
 
     def init(self, key: Key, prior: Prior, simulations: Simulations) -> Variables:
@@ -134,7 +134,7 @@ def nle(*, density: nn.Module | None = None, iid: bool = False, sampler: Any = N
             `MaskedBernoulli`, integers `MaskedLogisticMixture`, floats `MaskedAutoregressive`.
         iid: Say that the leading axis of every array in x counts independent draws given the
             parameters. One density is then learned from all of them, and multiplied.
-        sampler: A sampler (`jaxsbi.samplers`); NumPyro's NUTS in many short chains by default.
+        sampler: A sampler (`jaxsbi.samplers`); tempered sequential Monte Carlo by default.
     """
     if density is not None and not isinstance(density, Mixed):
         density = Mixed(**{getattr(density, "kind", "continuous"): density})

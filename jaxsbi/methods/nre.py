@@ -16,7 +16,7 @@ from jaxsbi.methods.features import first, init_context, read_context
 from jaxsbi.methods.members import all_members, count_members
 from jaxsbi.networks import ResNet
 from jaxsbi.priors import Prior
-from jaxsbi.samplers import nuts
+from jaxsbi.samplers import smc
 
 
 class Logit(nn.Module):
@@ -61,7 +61,7 @@ class NRE:
     balance: float = 0.0
     bound: float | None = None
     iid: bool = False
-    sampler: Any = nuts()
+    sampler: Any = smc()
     target: Prior | None = leaf(default=None)
 
     def __post_init__(self) -> None:

@@ -1,7 +1,8 @@
 """Samplers: `(key, log_density, dim, n) -> (draws, info)` on the latent space, and its modes.
 
-- `nuts`, `hmc`: gradients, many short chains; the default of every road with a likelihood.
-- `smc`: gradients; separated modes with their weights, and the evidence.
+- `smc`: separated modes with their weights, and the evidence; the default of every road with a
+  likelihood.
+- `nuts`, `hmc`: gradients, many short chains.
 - `ensemble`, `slice`: many chains, no gradients.
 - `sir`, `rejection`: no gradients, and the evidence, where the posterior is not much narrower than
   the prior.
@@ -11,8 +12,10 @@ Every report names r_hat, ess_bulk, ess_tail, divergences, acceptance and log_de
 
 from jaxsbi.samplers.convergence import ChainInfo, chain_statistics
 from jaxsbi.samplers.ensemble import Ensemble, ensemble
+from jaxsbi.samplers.evolution import Evolution
 from jaxsbi.samplers.hmc import HMC, hmc
 from jaxsbi.samplers.modes import Laplace, Modes, laplace, modes
+from jaxsbi.samplers.moves import Hamiltonian
 from jaxsbi.samplers.nuts import NUTS, nuts
 from jaxsbi.samplers.rejection import Rejection, RejectionInfo, rejection
 from jaxsbi.samplers.sir import SIR, SIRInfo, sir
@@ -26,6 +29,8 @@ __all__ = [
     "SMC",
     "ChainInfo",
     "Ensemble",
+    "Evolution",
+    "Hamiltonian",
     "Laplace",
     "Modes",
     "Rejection",

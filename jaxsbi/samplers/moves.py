@@ -1,94 +1,123 @@
-"""Hamiltonian moves of many particles at once, for a density between the prior and the target."""
+"""How sequential Monte Carlo moves the particles of one population: kernels.
+
+A kernel leaves N(z; 0, I)^(1 - t) exp(t log_density(z)) as it is, for the inverse temperature t.
+It has
+
+- `moves(dim)`: the fewest moves at a temperature, and those between two draws that are kept;
+- `cloud(log_density, z)`: particles `(n, d)` with what the kernel knows at each;
+- `prepare(z)`: what one stage of moves needs to know of where the particles start;
+- `move(key, log_density, particles, temperature, prepared, log_step)`: one move of all of them,
+  with its mean acceptance, the number that diverged, and the adapted log step size.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxsbi.base import Array, Key
+from jaxsbi.base import Array, Key, configuration
 from jaxsbi.samplers.chains import LogDensity
-from jaxsbi.samplers.weights import log_normal
+from jaxsbi.samplers.weights import covariance_factor, log_normal
 
 MAX_ENERGY_ERROR = 1000.0  # as NumPyro's and Stan's divergences
+Moved = tuple["Cloud", Array, Array, Array]
 
 
 class Cloud(NamedTuple):
-    """Particles `(n, d)`, the log-density `(n,)` at each, and its gradient `(n, d)`."""
+    """Particles `(n, d)`, the log-density `(n,)` at each, and its gradient `(n, d)` if needed."""
 
     z: Array
     log_density: Array
-    gradient: Array
+    gradient: Any = None
 
 
-def cloud(log_density: LogDensity, z: Array) -> Cloud:
-    """Return particles with their log-densities and gradients, 0 where these are not finite.
-
-    A move along any function of the position is reversible and keeps volumes: the gradient only
-    makes it likely to be accepted.
-    """
-    value, gradient = jax.vmap(jax.value_and_grad(log_density))(z)
-    return Cloud(z, value, jnp.where(jnp.isfinite(gradient), gradient, 0.0))
+def tempered(particles: Cloud, temperature: Array) -> Array:
+    """Return the log-density between prior and target of each particle, `(n,)`."""
+    prior = (1.0 - temperature) * log_normal(particles.z)
+    return temperature * particles.log_density + prior
 
 
-def move(
-    key: Key,
-    log_density: LogDensity,
-    particles: Cloud,
-    temperature: Array,
-    factor: Array,
-    step: Array,
-    leapfrog_steps: int,
-) -> tuple[Cloud, Array, Array]:
-    """Move each particle along one Hamiltonian trajectory, and accept or reject where it ends.
-
-    Leaves N(z; 0, I)^(1 - t) exp(t log_density(z)) as it is, for the inverse temperature t.
-
-    Args:
-        key: A typed key.
-        log_density: The log-density of the target, of one point.
-        particles: Where the particles are.
-        temperature: The inverse temperature, a scalar.
-        factor: A factor of the particles' covariance `(d, d)`: momenta are normal in the
-            coordinates in which it is the identity.
-        step: Step size in these coordinates; each particle takes a tenth of it to half as much
-            again.
-        leapfrog_steps: Gradients per trajectory.
+def accept(key: Key, proposed: Cloud, particles: Cloud, gain: Array) -> tuple[Cloud, Array]:
+    """Take proposals with probability min(1, exp(gain)), never where the density is not finite.
 
     Returns:
-        The particles, their acceptance probabilities `(n,)`, and whether they diverged `(n,)`.
+        The particles, and the acceptance probabilities `(n,)`.
     """
-    key_momentum, key_step, key_accept = jax.random.split(key, 3)
-    n = particles.z.shape[0]
-    momentum = jax.random.normal(key_momentum, particles.z.shape)
-    # One size would bring whole orbits of a Gaussian back to their start; funnels need all sizes.
-    size = step * jax.random.uniform(key_step, (n, 1), minval=0.1, maxval=1.5)
-
-    def tempered(at: Cloud) -> Array:
-        return temperature * at.log_density + (1.0 - temperature) * log_normal(at.z)
-
-    def kick(momentum: Array, at: Cloud) -> Array:
-        gradient = temperature * at.gradient - (1.0 - temperature) * at.z
-        return momentum + 0.5 * size * (gradient @ factor)
-
-    def leap(carry: tuple[Cloud, Array], _: None) -> tuple[tuple[Cloud, Array], None]:
-        at, momentum = carry
-        momentum = kick(momentum, at)
-        at = cloud(log_density, at.z + size * (momentum @ factor.T))
-        return (at, kick(momentum, at)), None
-
-    (proposed, end), _ = jax.lax.scan(leap, (particles, momentum), None, leapfrog_steps)
-    gain = tempered(proposed) - tempered(particles)
-    gain = gain + 0.5 * jnp.sum(momentum**2 - end**2, -1)
+    n = gain.shape[0]
     finite = jnp.isfinite(proposed.log_density) & ~jnp.isnan(gain)
-    gain = jnp.where(finite, gain, -jnp.inf)
-    accept = jnp.exp(jnp.minimum(gain, 0.0))
-    taken = jax.random.uniform(key_accept, (n,)) < accept
-    moved = Cloud(
-        *(
-            jnp.where(taken.reshape(n, *(1,) * (a.ndim - 1)), a, b)
-            for a, b in zip(proposed, particles, strict=True)
-        )
-    )
-    return moved, accept, gain < -MAX_ENERGY_ERROR
+    probability = jnp.where(finite, jnp.exp(jnp.minimum(gain, 0.0)), 0.0)
+    taken = jax.random.uniform(key, (n,)) < probability
+
+    def choose(a: Array, b: Array) -> Array:
+        return jnp.where(taken.reshape(n, *(1,) * (a.ndim - 1)), a, b)
+
+    moved: Cloud = jax.tree.map(choose, proposed, particles)
+    return moved, probability
+
+
+@configuration
+class Hamiltonian:
+    """Hamiltonian trajectories, scaled by the particles' covariance.
+
+    Attributes:
+        leapfrog_steps: Gradients per move.
+        target_acceptance: Acceptance probability the step size is adapted to.
+    """
+
+    leapfrog_steps: int = 3
+    target_acceptance: float = 0.8
+
+    def moves(self, dim: int) -> tuple[int, int]:
+        """Return the fewest moves at a temperature, and those between draws that are kept."""
+        del dim
+        return 3, 3
+
+    def cloud(self, log_density: LogDensity, z: Array) -> Cloud:
+        """Return particles with log-densities and gradients, 0 where these are not finite.
+
+        A move along any function of the position is reversible and keeps volumes: the gradient only
+        makes it likely to be accepted.
+        """
+        value, gradient = jax.vmap(jax.value_and_grad(log_density))(z)
+        return Cloud(z, value, jnp.where(jnp.isfinite(gradient), gradient, 0.0))
+
+    def prepare(self, z: Array) -> Array:
+        """Return a factor of the particles' covariance, in whose coordinates momenta are normal."""
+        return covariance_factor(z)
+
+    def move(
+        self,
+        key: Key,
+        log_density: LogDensity,
+        particles: Cloud,
+        temperature: Array,
+        prepared: Array,
+        log_step: Array,
+    ) -> Moved:
+        """Move each particle along one trajectory, and accept or reject where it ends."""
+        key_momentum, key_step, key_accept = jax.random.split(key, 3)
+        n = particles.z.shape[0]
+        momentum = jax.random.normal(key_momentum, particles.z.shape)
+        # One size would bring whole orbits of a Gaussian back to their start; funnels need all.
+        size = jnp.exp(log_step) * jax.random.uniform(key_step, (n, 1), minval=0.1, maxval=1.5)
+
+        def kick(momentum: Array, at: Cloud) -> Array:
+            gradient = temperature * at.gradient - (1.0 - temperature) * at.z
+            return momentum + 0.5 * size * (gradient @ prepared)
+
+        def leap(carry: tuple[Cloud, Array], _: None) -> tuple[tuple[Cloud, Array], None]:
+            at, momentum = carry
+            momentum = kick(momentum, at)
+            at = self.cloud(log_density, at.z + size * (momentum @ prepared.T))
+            return (at, kick(momentum, at)), None
+
+        (proposed, end), _ = jax.lax.scan(leap, (particles, momentum), None, self.leapfrog_steps)
+        gain = tempered(proposed, temperature) - tempered(particles, temperature)
+        gain = gain + 0.5 * jnp.sum(momentum**2 - end**2, -1)
+        moved, probability = accept(key_accept, proposed, particles, gain)
+        rate = jnp.mean(probability)
+        diverging = jnp.sum(~(gain >= -MAX_ENERGY_ERROR))
+        # One number for all particles has little noise: the steps towards it are large.
+        return moved, rate, diverging, log_step + (rate - self.target_acceptance)

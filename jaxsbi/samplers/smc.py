@@ -10,18 +10,22 @@ import jax.numpy as jnp
 from jaxsbi.base import Array, Key, configuration, warn
 from jaxsbi.samplers.chains import LogDensity, traced_once
 from jaxsbi.samplers.convergence import MAX_R_HAT, chain_statistics
-from jaxsbi.samplers.moves import Cloud, cloud, move
+from jaxsbi.samplers.evolution import Evolution
+from jaxsbi.samplers.moves import Cloud, Hamiltonian
 from jaxsbi.samplers.weights import (
-    covariance_factor,
     effective_size,
     finite_log_ratio,
     log_mean_and_error,
+    spread,
     systematic,
 )
 
 _SMALLEST, _HALVINGS = 1e-12, 40  # of the search for the next temperature, on a log scale
 MAX_EVIDENCE_ERROR = 0.5  # nats
-_FORGOTTEN = 0.1  # correlation at which particles have moved enough
+_FORGOTTEN = 0.2  # correlation at which particles have moved enough
+MIN_ROUNDS = 2  # of draws of each particle
+MANY_DIMENSIONS = 8  # in more, gradients are worth their price
+Kernel = Evolution | Hamiltonian
 
 
 class SMCInfo(NamedTuple):
@@ -41,9 +45,8 @@ class SMCInfo(NamedTuple):
         log_density: Log-density of each draw in the latent space, shape `(n,)`.
         log_evidence: Log of the integral of exp(log_density).
         log_evidence_error: Its standard error, from the spread over the populations.
-        temperature: The inverse temperature each population reached, 1 for the posterior,
-            shape `(populations,)`.
-        temperatures: How many steps it took each of them, shape `(populations,)`.
+        temperature: The inverse temperature that was reached, 1 for the posterior.
+        temperatures: How many steps it took.
     """
 
     r_hat: Array
@@ -66,11 +69,11 @@ class SMCInfo(NamedTuple):
                 "the likelihood; if the posterior fills very little of the prior, raise particles."
             )
             return
-        reached = float(jnp.min(self.temperature))
+        reached = float(self.temperature)
         if reached < 1.0:
             warn(
-                f"SMC: a population ended at inverse temperature {reached:.2g}, not at the "
-                "posterior (1). Raise max_temperatures, or particles if it is 0."
+                f"SMC: the particles ended at inverse temperature {reached:.2g}, not at the "
+                "posterior (1). Raise max_temperatures."
             )
             return
         worst, error = float(jnp.max(self.r_hat)), float(self.log_evidence_error)
@@ -83,22 +86,21 @@ class SMCInfo(NamedTuple):
 
 
 class _State(NamedTuple):
-    cloud: Cloud  # particles
-    temperature: Array
-    log_evidence: Array
-    log_step: Array
+    cloud: Cloud  # particles, (populations, particles, …)
+    before: Array  # their log-ratios to the prior before the moves of this stage
+    prepared: Any  # what the kernel knows of the particles before them
+    moves: Array  # how many there were in this stage
+    due: Array  # whether the stage has ended
+    temperature: Array  # of the stage; the populations share it
+    stages: Array
+    log_evidence: Array  # (populations,)
+    log_step: Array  # (populations,)
     acceptance: Array
     divergences: Array
-    steps: Array
-
-
-class _Mixed(NamedTuple):
-    cloud: Cloud
-    log_step: Array
-    acceptance: Array
-    divergences: Array
-    memory: Array
-    moves: Array
+    kept: Array  # how many rounds of draws there are
+    z: Array  # draws, (rounds, populations, particles, d)
+    log_density: Array
+    turns: Array
 
 
 @configuration
@@ -107,27 +109,27 @@ class SMC:
 
     Particles start at N(0, I) and follow N(z; 0, I)^(1 - t) exp(t log_density(z)) as t rises from 0
     to 1, in steps that keep a given share of effective particles (arXiv:2007.11936). Between
-    steps Hamiltonian moves, scaled by the particles' covariance, spread them again. Modes get their
-    weights while they are still connected, however far apart they end.
+    steps a kernel moves them until they have forgotten where they were. Modes get their weights
+    while they are still connected, however far apart they end. At t = 1 the particles go on as
+    chains until there are as many draws as asked for.
 
     Attributes:
-        particles: Particles of each population, at least; more if `n` asks for them.
+        particles: Particles of each population, at most; half as many if `n` is small.
         populations: Independent runs; their spread gives R-hat and the error of the evidence.
-        moves: Hamiltonian moves of each particle at each temperature, at most: they end when the
-            particles' log-density has forgotten where they were.
-        leapfrog_steps: Gradients per move.
+        moves: Moves of each particle at each temperature, at most: they end when the particles'
+            log-density has forgotten where they were.
         ess: Share of effective particles that a step in temperature keeps.
-        target_acceptance: Acceptance probability the step size is adapted to.
         max_temperatures: Steps in temperature, at most.
+        kernel: How particles move: `Evolution()` without gradients, `Hamiltonian()` with them. By
+            default the first up to 15 dimensions, the second in more.
     """
 
-    particles: int = 500
+    particles: int = 128
     populations: int = 8
-    moves: int = 50
-    leapfrog_steps: int = 3
-    ess: float = 0.7
-    target_acceptance: float = 0.8
+    moves: int = 30
+    ess: float = 0.5
     max_temperatures: int = 100
+    kernel: Kernel | None = None
 
     def __post_init__(self) -> None:
         """Check the configuration.
@@ -135,19 +137,15 @@ class SMC:
         Raises:
             ValueError: If a number is out of its range.
         """
-        counts = (self.moves, self.leapfrog_steps, self.max_temperatures)
-        shares = (self.ess, self.target_acceptance)
-        if self.particles < 20 or self.populations < 2 or min(counts) < 1:
+        if self.particles < 40 or self.particles % 4 or self.populations < 2:
             raise ValueError(
-                "smc: expected particles >= 20, populations >= 2, and moves, leapfrog_steps and "
-                f"max_temperatures >= 1, got particles={self.particles}, "
-                f"populations={self.populations}, moves={self.moves}, "
-                f"leapfrog_steps={self.leapfrog_steps}, max_temperatures={self.max_temperatures}."
+                "smc: expected particles >= 40, a multiple of 4, and populations >= 2, got "
+                f"particles={self.particles}, populations={self.populations}."
             )
-        if not all(0.0 < share < 1.0 for share in shares):
+        if min(self.moves, self.max_temperatures) < 1 or not 0.0 < self.ess < 1.0:
             raise ValueError(
-                "smc: expected ess and target_acceptance between 0 and 1, got "
-                f"ess={self.ess}, target_acceptance={self.target_acceptance}."
+                "smc: expected moves and max_temperatures >= 1 and ess between 0 and 1, got "
+                f"moves={self.moves}, max_temperatures={self.max_temperatures}, ess={self.ess}."
             )
 
     def __call__(
@@ -157,134 +155,159 @@ class SMC:
 
         Args:
             key: A typed key.
-            log_density: An unnormalised, differentiable log-density on the latent space.
+            log_density: An unnormalised log-density on the latent space, in which the prior is
+                close to N(0, I); differentiable for `Hamiltonian`.
             dim: The number of dimensions.
-            n: The number of draws; resampled from `max(n, populations * particles)` particles in
-                proportion to the evidence of their population.
+            n: The number of draws; resampled from all that were kept in proportion to the evidence
+                of their population.
 
         Returns:
             Draws of shape `(n, dim)`, and the report with the evidence.
         """
-        log_density = traced_once(log_density)
-        size = max(self.particles, -(-n // self.populations))
-        key_runs, key_pick, key_order = jax.random.split(key, 3)
-        runs = jax.vmap(lambda k: self._population(k, log_density, dim, size))(
-            jax.random.split(key_runs, self.populations)
-        )
-        evidence, error = log_mean_and_error(runs.log_evidence)
+        key_run, key_pick, key_order = jax.random.split(key, 3)
+        run = self._run(key_run, traced_once(log_density), dim, n)
+        evidence, error = log_mean_and_error(run.log_evidence)
         alive = jnp.isfinite(evidence)
-        share = jnp.where(alive, jax.nn.softmax(runs.log_evidence), 1.0 / self.populations)
+        # Of one particle after another, each with its rounds: neighbours are relatives.
+        z, value = (jnp.moveaxis(a, 0, 2) for a in (run.z, run.log_density))
+        size = z.shape[1] * z.shape[2]
+        z, value = z.reshape(self.populations, size, dim), value.reshape(-1)
+        share = jnp.where(alive, jax.nn.softmax(run.log_evidence), 1.0 / self.populations)
         picked = systematic(key_pick, jnp.repeat(share / size, size), n)
         picked = jax.random.permutation(key_order, picked)
-        z = runs.cloud.z
         r_hat, bulk, tail = chain_statistics(z)
         # Populations of unequal evidence count for less than their number.
         counted = effective_size(jnp.log(share)) / self.populations
-        lost = ~jnp.isfinite(runs.log_evidence)
-        arrived = alive & jnp.all((runs.temperature >= 1.0) | lost)
+        arrived = alive & (run.temperature >= 1.0)
         info = SMCInfo(
             r_hat=jnp.where(arrived, r_hat, jnp.inf),
             ess_bulk=jnp.where(arrived, bulk * counted, 0.0),
             ess_tail=jnp.where(arrived, tail * counted, 0.0),
-            divergences=jnp.sum(runs.divergences),
-            acceptance=jnp.mean(runs.acceptance),
-            log_density=runs.cloud.log_density.reshape(-1)[picked],
+            divergences=run.divergences,
+            acceptance=run.acceptance,
+            log_density=value[picked],
             log_evidence=evidence,
             log_evidence_error=error,
-            temperature=runs.temperature,
-            temperatures=runs.steps,
+            temperature=run.temperature,
+            temperatures=run.stages,
         )
         return z.reshape(-1, dim)[picked], info
 
-    def _population(self, key: Key, log_density: LogDensity, dim: int, size: int) -> _State:
-        """Run one population to the posterior, or as far as it comes."""
-        key_start, key_steps = jax.random.split(key)
-        start = cloud(log_density, jax.random.normal(key_start, (size, dim)))
-        zero = jnp.zeros((), start.z.dtype)
-        state = _State(start, zero, zero, jnp.log(zero + 0.5), zero, jnp.array(0), jnp.array(0))
+    def _sizes(self, n: int) -> tuple[int, int]:
+        """Return particles per population, and how often each is kept."""
+        wanted = -(-n // self.populations)
+        size = self.particles if wanted >= 2 * self.particles else self.particles // 2
+        return size, max(-(-wanted // size), MIN_ROUNDS)
+
+    def _run(self, key: Key, log_density: LogDensity, dim: int, n: int) -> _State:
+        """Bring all populations to the posterior, and keep their draws there.
+
+        One loop, whose turns are moves; before some of them a stage ends. So the density is
+        compiled once, and observations sampled side by side need not end their stages together.
+        """
+        kernel = self.kernel or (Evolution() if dim <= MANY_DIMENSIONS else Hamiltonian())
+        size, rounds = self._sizes(n)
+        key_start, key_turns = jax.random.split(key)
+        z = jax.random.normal(key_start, (self.populations, size, dim))
+        start = jax.vmap(lambda z: kernel.cloud(log_density, z))(z)
+        zeros, zero = jnp.zeros(self.populations, z.dtype), jnp.zeros((), z.dtype)
+        none = jnp.array(0)
+        state = _State(
+            cloud=start,
+            before=finite_log_ratio(start.z, start.log_density),
+            prepared=jax.vmap(kernel.prepare)(z),
+            moves=none,
+            due=jnp.array(True),
+            temperature=zero,
+            stages=none,
+            log_evidence=zeros,
+            log_step=zeros + jnp.log(0.5),
+            acceptance=zero,
+            divergences=none,
+            kept=none,
+            # Without a finite particle there is nowhere to go: the prior's draws stay as they are.
+            z=jnp.repeat(z[None], rounds, 0),
+            log_density=jnp.repeat(start.log_density[None], rounds, 0),
+            turns=none,
+        )
 
         def unfinished(state: _State) -> Array:
-            alive = jnp.isfinite(state.log_evidence)
-            return alive & (state.temperature < 1.0) & (state.steps < self.max_temperatures)
+            alive = jnp.any(jnp.isfinite(state.log_evidence))
+            tempering = (state.temperature < 1.0) & (state.stages <= self.max_temperatures)
+            return alive & (tempering | (state.kept < rounds))
 
-        def step(state: _State) -> _State:
-            return self._step(jax.random.fold_in(key_steps, state.steps), log_density, state)
+        def turn(state: _State) -> _State:
+            key_stage, key_move = jax.random.split(jax.random.fold_in(key_turns, state.turns))
+            # A number, not a key: JAX's checker takes a key in a branch for reuse.
+            offset = jax.random.uniform(key_stage, (self.populations,), z.dtype)
+            state = jax.lax.cond(
+                state.due, lambda s: self._next_stage(offset, kernel, s), lambda s: s, state
+            )
+            return self._move(key_move, log_density, kernel, state)
 
-        return jax.lax.while_loop(unfinished, step, state)
+        return jax.lax.while_loop(unfinished, turn, state)
 
-    def _step(self, key: Key, log_density: LogDensity, state: _State) -> _State:
-        """Raise the temperature, resample and move."""
-        key_pick, key_move = jax.random.split(key)
+    def _next_stage(self, offset: Array, kernel: Kernel, state: _State) -> _State:
+        """Keep the particles if they have arrived; else raise the temperature and resample.
+
+        At temperature 1 there is nothing to raise and all weights are equal: resampling keeps all.
+        """
+        arrived = state.temperature >= 1.0
+        row = jnp.where(arrived, state.kept, state.z.shape[0])
         ratio = finite_log_ratio(state.cloud.z, state.cloud.log_density)
-        temperature = next_temperature(ratio, state.temperature, self.ess)
-        log_weight = (temperature - state.temperature) * ratio
-        gain, _ = log_mean_and_error(log_weight)
-        alive = jnp.isfinite(gain)
-        weight = jnp.where(alive, jax.nn.softmax(log_weight), 1.0 / ratio.shape[0])
-        index = systematic(key_pick, weight, ratio.shape[0])
-        particles: Cloud = jax.tree.map(lambda a: a[index], state.cloud)
-        mixed = self._mix(key_move, log_density, particles, temperature, state.log_step)
-        moved = _State(
-            cloud=mixed.cloud,
+        temperature = next_temperature(ratio.ravel(), state.temperature, self.ess)
+        log_weight = jnp.where(arrived, 0.0, (temperature - state.temperature) * ratio)
+        gain, _ = jax.vmap(log_mean_and_error)(log_weight)
+        alive = jnp.isfinite(gain)[:, None]
+        weight = jnp.where(alive, jax.nn.softmax(log_weight), 1.0 / ratio.shape[1])
+        index = jax.vmap(lambda u, w: spread(u, w, w.shape[0]))(offset, weight)
+        picked: Cloud = jax.tree.map(lambda a: jax.vmap(lambda a, i: a[i])(a, index), state.cloud)
+        return state._replace(
+            cloud=picked,
+            before=finite_log_ratio(picked.z, picked.log_density),
+            prepared=jax.vmap(kernel.prepare)(picked.z),
+            moves=jnp.zeros_like(state.moves),
             temperature=temperature,
+            stages=state.stages + ~arrived,
             log_evidence=state.log_evidence + gain,
-            log_step=mixed.log_step,
-            acceptance=mixed.acceptance,
-            divergences=mixed.divergences,
-            steps=state.steps + 1,
-        )
-        # Without a finite particle there is nowhere to go: the prior's draws stay as they are.
-        return jax.tree.map(lambda a, b: jnp.where(alive, a, b), moved, state)._replace(
-            log_evidence=moved.log_evidence, steps=moved.steps
+            kept=state.kept + arrived,
+            z=state.z.at[row].set(state.cloud.z, mode="drop"),
+            log_density=state.log_density.at[row].set(state.cloud.log_density, mode="drop"),
         )
 
-    def _mix(
-        self,
-        key: Key,
-        log_density: LogDensity,
-        start: Cloud,
-        temperature: Array,
-        log_step: Array,
-    ) -> _Mixed:
-        """Move the particles until their log-density has forgotten where they were."""
-        factor = covariance_factor(start.z)
+    def _move(self, key: Key, log_density: LogDensity, kernel: Kernel, state: _State) -> _State:
+        """Move all particles once, and see whether they have forgotten where they were."""
 
-        def unmixed(state: _Mixed) -> Array:
-            return (state.moves < self.moves) & (state.memory > _FORGOTTEN)
+        def move(key: Key, cloud: Cloud, prepared: Any, log_step: Array) -> Any:
+            return kernel.move(key, log_density, cloud, state.temperature, prepared, log_step)
 
-        def again(state: _Mixed) -> _Mixed:
-            particles, accept, diverging = move(
-                jax.random.fold_in(key, state.moves),
-                log_density,
-                state.cloud,
-                temperature,
-                factor,
-                jnp.exp(state.log_step),
-                self.leapfrog_steps,
-            )
-            rate = jnp.mean(accept)
-            return _Mixed(
-                cloud=particles,
-                # One number for all particles has little noise: the steps towards it are large.
-                log_step=state.log_step + (rate - self.target_acceptance),
-                acceptance=rate,
-                divergences=jnp.sum(diverging),
-                memory=_memory(start, particles),
-                moves=state.moves + 1,
-            )
-
-        zero = jnp.zeros((), start.z.dtype)
-        first = _Mixed(start, log_step, zero, jnp.array(0), zero + 1.0, jnp.array(0))
-        return jax.lax.while_loop(unmixed, again, first)
+        keys = jax.random.split(key, self.populations)
+        moved, rate, diverging, log_step = jax.vmap(move)(
+            keys, state.cloud, state.prepared, state.log_step
+        )
+        moves = state.moves + 1
+        memory = _memory(state.before, finite_log_ratio(moved.z, moved.log_density))
+        least, thin = kernel.moves(moved.z.shape[-1])
+        mixed = (moves >= least) & (memory <= _FORGOTTEN)
+        return state._replace(
+            cloud=moved,
+            moves=moves,
+            # Between draws of the same particles there are as many moves each time.
+            due=jnp.where(state.kept > 0, moves >= thin, mixed | (moves >= self.moves)),
+            log_step=log_step,
+            acceptance=jnp.mean(rate),
+            divergences=jnp.sum(diverging),
+            turns=state.turns + 1,
+        )
 
 
-def _memory(before: Cloud, after: Cloud) -> Array:
-    """Return the correlation of the log-ratio to the prior before and after the moves.
+def _memory(before: Array, after: Array) -> Array:
+    """Return the correlation of the log-ratios to the prior before and after the moves.
 
     The ratio decides on the weights, and does not see in which of several modes a particle is.
     """
-    x = finite_log_ratio(before.z, before.log_density)
-    y = finite_log_ratio(after.z, after.log_density)
+    finite = jnp.isfinite(before) & jnp.isfinite(after)
+    x, y = (jnp.where(finite, a, 0.0) for a in (before, after))
     x, y = x - jnp.mean(x), y - jnp.mean(y)
     return jnp.mean(x * y) / jnp.sqrt(jnp.mean(x * x) * jnp.mean(y * y) + 1e-30)
 
@@ -316,22 +339,25 @@ def next_temperature(ratio: Array, temperature: Array, ess: float) -> Array:
 
 def smc(
     *,
-    particles: int = 500,
+    particles: int = 128,
     populations: int = 8,
-    moves: int = 50,
-    ess: float = 0.7,
+    moves: int = 30,
+    ess: float = 0.5,
     max_temperatures: int = 100,
+    kernel: Kernel | None = None,
 ) -> SMC:
     """Return the configuration of tempered sequential Monte Carlo.
 
     It finds separated modes with their weights, and gives the evidence.
 
     Args:
-        particles: Particles of each population, at least.
+        particles: Particles of each population, at most; half as many if few draws are asked for.
         populations: Independent runs, whose spread is the error of the evidence.
         moves: Moves of each particle at each temperature, at most.
         ess: Share of effective particles that a step in temperature keeps.
         max_temperatures: Steps in temperature, at most.
+        kernel: `samplers.Evolution()` or `samplers.Hamiltonian()`; chosen by the number of
+            dimensions by default.
 
     Raises:
         ValueError: If a number is out of its range.
@@ -342,4 +368,5 @@ def smc(
         moves=moves,
         ess=ess,
         max_temperatures=max_temperatures,
+        kernel=kernel,
     )

@@ -32,7 +32,12 @@ def systematic(key: Key, weight: Array, n: int) -> Array:
     Systematic resampling spreads the draws more evenly than independent picks: an index of weight
     w comes floor(n w) or ceil(n w) times.
     """
-    grid = (jnp.arange(n) + jax.random.uniform(key)) / n
+    return spread(jax.random.uniform(key), weight, n)
+
+
+def spread(offset: Array, weight: Array, n: int) -> Array:
+    """Return the indices of systematic resampling, given its one number from 0 to 1."""
+    grid = (jnp.arange(n) + offset) / n
     total = jnp.cumsum(weight)
     # The sum ends beside 1 by rounding: without the division the last index would get the rest.
     return jnp.clip(jnp.searchsorted(total / total[-1], grid), 0, weight.shape[0] - 1)

@@ -91,7 +91,7 @@ GOOD = {
     "log_evidence": jnp.array(-3.0),
     "log_evidence_error": jnp.array(0.05),
 }
-SMC = {"temperature": jnp.ones(4), "temperatures": jnp.full(4, 5)}
+SMC = {"temperature": jnp.array(1.0), "temperatures": jnp.array(5)}
 SIR, REJECTION = {"ess": jnp.array(500.0)}, {"proposals": jnp.array(20_000)}
 
 
@@ -99,7 +99,7 @@ SIR, REJECTION = {"ess": jnp.array(500.0)}, {"proposals": jnp.array(20_000)}
     ("report", "extra", "bad", "message"),
     [
         (SMCInfo, SMC, {"log_evidence": -jnp.inf}, "at every particle .* raise particles"),
-        (SMCInfo, SMC, {"temperature": jnp.array([1.0, 0.25])}, "temperature 0.25, .*Raise max_t"),
+        (SMCInfo, SMC, {"temperature": jnp.array(0.25)}, "temperature 0.25, .*Raise max_t"),
         (SMCInfo, SMC, {"r_hat": jnp.array([1.0, 1.3])}, "R-hat .* is 1.300 .*Raise particles"),
         (SMCInfo, SMC, {"log_evidence_error": jnp.nan}, "known to nan .*Raise particles"),
         (SIRInfo, SIR, {"ess": jnp.array(20.0)}, "20 of the candidates .*Raise candidates"),
