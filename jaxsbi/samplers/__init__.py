@@ -6,8 +6,9 @@
 - `ensemble`, `slice`: many chains, no gradients.
 - `sir`, `rejection`: no gradients, and the evidence, where the posterior is not much narrower than
   the prior.
+- `nested`: an oracle on the host, by dynesty, where that is installed.
 
-Every report names r_hat, ess_bulk, ess_tail, divergences, acceptance and log_density.
+Every report of the others names r_hat, ess_bulk, ess_tail, divergences, acceptance and log_density.
 """
 
 from jaxsbi.samplers.convergence import ChainInfo, chain_statistics
@@ -16,6 +17,7 @@ from jaxsbi.samplers.evolution import Evolution
 from jaxsbi.samplers.hmc import HMC, hmc
 from jaxsbi.samplers.modes import Laplace, Modes, laplace, modes
 from jaxsbi.samplers.moves import Hamiltonian
+from jaxsbi.samplers.nested import NestedInfo, nested
 from jaxsbi.samplers.nuts import NUTS, nuts
 from jaxsbi.samplers.rejection import Rejection, RejectionInfo, rejection
 from jaxsbi.samplers.sir import SIR, SIRInfo, sir
@@ -34,6 +36,7 @@ __all__ = [
     "Laplace",
     "Modes",
     "Rejection",
+    "NestedInfo",
     "RejectionInfo",
     "SIRInfo",
     "SMCInfo",
@@ -43,6 +46,7 @@ __all__ = [
     "hmc",
     "laplace",
     "modes",
+    "nested",
     "nuts",
     "rejection",
     "sir",
