@@ -3,6 +3,7 @@
 from jaxsbi.diagnostics.c2st import C2ST, c2st, c2st_folds, c2st_standard, c2st_twin
 from jaxsbi.diagnostics.calibration import CalibrationReport, Ranks, calibration
 from jaxsbi.diagnostics.check import Check, check
+from jaxsbi.diagnostics.divergences import Divergences, Estimate, divergences
 from jaxsbi.diagnostics.orderings import (
     Density,
     Distance,
@@ -19,6 +20,14 @@ from jaxsbi.diagnostics.predictive import (
     prior_predictive,
 )
 from jaxsbi.diagnostics.ranks import Calibration, sbc
+from jaxsbi.diagnostics.two_sample import (
+    MarginalJSD,
+    TwoSample,
+    energy_distance,
+    marginal_jsd,
+    mmd,
+    sliced_wasserstein,
+)
 
 __all__ = [
     "C2ST",
@@ -27,13 +36,17 @@ __all__ = [
     "Check",
     "Density",
     "Distance",
+    "Divergences",
+    "Estimate",
     "LogLikelihood",
     "LogPrior",
+    "MarginalJSD",
     "Parameters",
     "Predictive",
     "Problem",
     "Projections",
     "Ranks",
+    "TwoSample",
     "c2st",
     "c2st_folds",
     "c2st_standard",
@@ -41,7 +54,12 @@ __all__ = [
     "calibration",
     "check",
     "contraction",
+    "divergences",
+    "energy_distance",
+    "marginal_jsd",
+    "mmd",
     "posterior_predictive",
     "prior_predictive",
     "sbc",
+    "sliced_wasserstein",
 ]

@@ -112,7 +112,7 @@ def c2st_twin(samples: ArrayLike, reference: ArrayLike, seed: int = 1) -> float:
 
 def c2st_folds(samples: ArrayLike, reference: ArrayLike, seed: int = 1) -> C2ST:
     """Return the accuracy and the training length of each fold of `c2st_twin`."""
-    x, y = _labelled(samples, reference)
+    x, y = labelled(samples, reference)
     order = np.arange(len(x))
     np.random.RandomState(seed).shuffle(order)
     tests = np.array_split(order, NUM_FOLDS)
@@ -155,7 +155,7 @@ def c2st_standard(samples: ArrayLike, reference: ArrayLike, seed: int = 1) -> fl
             "c2st_standard needs scikit-learn: pip install 'jaxsbi[bench]'. "
             "jaxsbi.diagnostics.c2st needs nothing else."
         ) from error
-    x, y = _labelled(samples, reference)
+    x, y = labelled(samples, reference)
     classifier = MLPClassifier(
         activation="relu",
         hidden_layer_sizes=(_WIDTH * x.shape[1],) * 2,
@@ -167,7 +167,7 @@ def c2st_standard(samples: ArrayLike, reference: ArrayLike, seed: int = 1) -> fl
     return float(cross_val_score(classifier, x, y, cv=folds, scoring="accuracy").mean())
 
 
-def _labelled(samples: ArrayLike, reference: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def labelled(samples: ArrayLike, reference: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Check, scale and stack both sets, the reference first, as the published metric does."""
     sets = {}
     for name, given in (("samples", samples), ("reference", reference)):

@@ -53,9 +53,9 @@ def test_the_twin_agrees_with_scikit_learn(n, m, d, shift):
 def test_each_fold_follows_scikit_learn():
     neural = pytest.importorskip("sklearn.neural_network")
     selection = pytest.importorskip("sklearn.model_selection")
-    x, y = module._labelled(normal(1, 300, 1, 1.5), normal(2, 302))
+    x, y = module.labelled(normal(1, 300, 1, 1.5), normal(2, 302))
     folds = c2st_folds(x[y == 1], x[y == 0], seed=3)
-    x, y = module._labelled(x[y == 1], x[y == 0])
+    x, y = module.labelled(x[y == 1], x[y == 0])
     classifier = neural.MLPClassifier((10, 10), max_iter=10_000, random_state=3)
     split = selection.KFold(5, shuffle=True, random_state=3)
     found = selection.cross_validate(classifier, x, y, cv=split, return_estimator=True)
@@ -66,7 +66,7 @@ def test_each_fold_follows_scikit_learn():
 
 def test_first_epochs_equal_scikit_learn_to_rounding():
     neural = pytest.importorskip("sklearn.neural_network")
-    x, y = module._labelled(normal(1, 250, 3, 1.0), normal(2, 250, 3))
+    x, y = module.labelled(normal(1, 250, 3, 1.0), normal(2, 250, 3))
     classifier = neural.MLPClassifier((30, 30), random_state=5)
     epoch = jax.jit(module._epoch)
     shuffles = module._Shuffles(x.shape, len(x), seed=5)
