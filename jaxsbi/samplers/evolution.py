@@ -33,7 +33,7 @@ class Evolution:
 
     def moves(self, dim: int) -> tuple[int, int]:
         """Return the fewest moves at a temperature, and those between draws that are kept."""
-        return 2 * dim, max(2 * dim, 6)
+        return 2 * dim, max(dim, 3)
 
     def cloud(self, log_density: LogDensity, z: Array) -> Cloud:
         """Return particles with their log-densities."""

@@ -72,7 +72,7 @@ class Hamiltonian:
     def moves(self, dim: int) -> tuple[int, int]:
         """Return the fewest moves at a temperature, and those between draws that are kept."""
         del dim
-        return 3, 3
+        return 3, 2
 
     def cloud(self, log_density: LogDensity, z: Array) -> Cloud:
         """Return particles with log-densities and gradients, 0 where these are not finite.

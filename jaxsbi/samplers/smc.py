@@ -24,6 +24,9 @@ _SMALLEST, _HALVINGS = 1e-12, 40  # of the search for the next temperature, on a
 MAX_EVIDENCE_ERROR = 0.5  # nats
 _FORGOTTEN = 0.2  # correlation at which particles have moved enough
 MIN_ROUNDS = 2  # of draws of each particle
+# As many states are kept for each draw: a population of twice the others' evidence has a state for
+# each of its draws. Equal draws would read as a wrong posterior in a classifier's eyes.
+SPARE = 2
 MANY_DIMENSIONS = 8  # in more, gradients are worth their price
 Kernel = Evolution | Hamiltonian
 
@@ -197,7 +200,7 @@ class SMC:
         """Return particles per population, and how often each is kept."""
         wanted = -(-n // self.populations)
         size = self.particles if wanted >= 2 * self.particles else self.particles // 2
-        return size, max(-(-wanted // size), MIN_ROUNDS)
+        return size, max(-(-wanted // size), MIN_ROUNDS) * SPARE
 
     def _run(self, key: Key, log_density: LogDensity, dim: int, n: int) -> _State:
         """Bring all populations to the posterior, and keep their draws there.
