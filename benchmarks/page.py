@@ -27,10 +27,10 @@ only. Its 10,000 draws are then compared with the reference.</p>
 apart by eye; at 0.7 the shape is right and its details are not; above 0.9 do not use it.</li>
 <li><b>Simulation-based</b> roads learn the posterior (npe), the likelihood (nle) or the ratio (nre)
 without a formula for the likelihood. The <b>likelihood-based</b> road trains an emulator of the
-simulator's mean, writes a Gaussian likelihood down and runs MCMC (NumPyro's NUTS). Where the noise
-is not Gaussian, that likelihood is wrong however well the emulator is trained.</li>
+simulator's mean, writes a Gaussian likelihood down and samples from it (tempered sequential Monte
+Carlo). Where the noise is not Gaussian, that likelihood is wrong however well the emulator is trained.</li>
 <li><b>compile</b> seconds are spent once per program, <b>run</b> seconds every time. npe draws
-directly; nle, nre and the emulator run MCMC for every new observation.</li>
+directly; nle, nre and the emulator run a sampler for every new observation.</li>
 </ul>
 """
 
