@@ -80,10 +80,10 @@ def test_draws_round_trip(tmp_path):
 def test_configurations_are_readable_and_told_apart():
     config = configs.describe(jaxsbi.nle())
     assert json.loads(json.dumps(config)) == config
-    assert config["sampler"]["type"] == "NUTS"
+    assert config["sampler"]["type"] == "SMC"
     assert "parent" not in config["density"]
     assert configs.fingerprint(config) == configs.fingerprint(configs.describe(jaxsbi.nle()))
-    other = configs.describe(jaxsbi.nle(sampler=jaxsbi.samplers.nuts(warmup=50)))
+    other = configs.describe(jaxsbi.nle(sampler=jaxsbi.samplers.smc(moves=20)))
     assert configs.fingerprint(config) != configs.fingerprint(other)
 
 
