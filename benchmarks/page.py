@@ -28,7 +28,8 @@ apart by eye; at 0.7 the shape is right and its details are not; above 0.9 do no
 <li><b>Simulation-based</b> roads learn the posterior (npe), the likelihood (nle) or the ratio (nre)
 without a formula for the likelihood. The <b>likelihood-based</b> road trains an emulator of the
 simulator's mean, writes a Gaussian likelihood down and samples from it (tempered sequential Monte
-Carlo). Where the noise is not Gaussian, that likelihood is wrong however well the emulator is trained.</li>
+Carlo). Where the noise is not Gaussian, that likelihood is wrong however well the emulator is
+trained.</li>
 <li><b>compile</b> seconds are spent once per program, <b>run</b> seconds every time. npe draws
 directly; nle, nre and the emulator run a sampler for every new observation.</li>
 </ul>
@@ -238,8 +239,8 @@ def _crossover(crossings: Sequence[Crossover], images: Mapping[str, str]) -> str
         body.append(f"<tr><td>{escape(c.task)}</td>{cells}</tr>")
     return (
         "<h2>The amortization crossover</h2>"
-        "<p>npe trains once and then draws almost for nothing; the emulator runs MCMC for every "
-        "observation. From N observations on, npe has cost fewer seconds in all, simulating "
+        "<p>npe trains once and then draws almost for nothing; the emulator runs a sampler for "
+        "every observation. From N observations on, npe has cost fewer seconds in all, simulating "
         "included: both roads use the same simulations, so that a slower simulator leaves N as it "
         "is. N says nothing about accuracy: look at the C2ST beside it.</p>"
         + _figure(images["crossover"], "Seconds against the number of observations, per task")

@@ -12,8 +12,14 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
-from jaxsbi.base import Array, Data, Posterior, Theta, configuration
+from jaxsbi.base import Array, Data, Key, Posterior, Theta, configuration
 from jaxsbi.priors import Prior
+
+
+def unit_vectors(key: Key, count: int, dim: int) -> Array:
+    """Return random directions, shape `(count, dim)`."""
+    axes = jax.random.normal(key, (count, dim))
+    return axes / jnp.linalg.norm(axes, axis=1, keepdims=True)
 
 
 class Problem(NamedTuple):
@@ -77,8 +83,7 @@ class Projections:
     def __call__(self, problem: Problem, theta: Theta) -> Array:
         """Return the products with unit vectors."""
         z = problem.prior.to_latent(theta)
-        axes = jax.random.normal(jax.random.key(0), (self.count, z.size), z.dtype)
-        return (axes / jnp.linalg.norm(axes, axis=1, keepdims=True)) @ z
+        return unit_vectors(jax.random.key(0), self.count, z.size) @ z
 
 
 @configuration

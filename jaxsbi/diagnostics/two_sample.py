@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +12,11 @@ from jax.typing import ArrayLike
 
 from jaxsbi.base import Array, Key, check_key
 from jaxsbi.diagnostics.c2st import labelled
+from jaxsbi.diagnostics.orderings import unit_vectors
 
-LIMIT = 2_000
-"""Draws of each set that a matrix of all distances is made of; more are thinned to these."""
+LIMIT, MANY = 2_000, 10_000
+"""Draws of each set, at most, that a matrix of all distances is made of, or else a sorted line;
+more are thinned to these."""
 _DIRECTIONS = 100
 _BINS = 32
 
@@ -97,7 +99,7 @@ def sliced_wasserstein(
     Of 100 random directions; how far, on average, a projected draw has to move, in the reference's
     standard deviations. Arguments and errors as for `mmd`.
     """
-    return _test("sliced Wasserstein", _sliced, key, samples, reference, permutations, 10_000)
+    return _test("sliced Wasserstein", _sliced, key, samples, reference, permutations, MANY)
 
 
 def marginal_jsd(
@@ -108,39 +110,32 @@ def marginal_jsd(
     Between histograms of 32 bins of equal content: blind to correlations. Arguments and errors as
     for `mmd`.
     """
-    rows, labels = _relabelled(key, samples, reference, permutations, 10_000)
-    values = np.asarray(_jsd(rows, labels))
-    null = values[1:]
-    return MarginalJSD(
-        jsd=values[0] - null.mean(0), error=null.std(0), p_value=_p_value(values[0], null)
-    )
+    value, null = _values(_jsd, key, samples, reference, permutations, MANY)
+    return MarginalJSD(jsd=value - null.mean(0), error=null.std(0), p_value=_p_value(value, null))
 
 
-def _test(
-    name: str,
-    distance: Callable[[Key, Array, Array], Array],
-    key: Key,
-    samples: ArrayLike,
-    reference: ArrayLike,
-    permutations: int,
-    limit: int,
-) -> TwoSample:
-    check_key(key)
-    key_labels, key_distance = jax.random.split(key)
-    rows, labels = _relabelled(key_labels, samples, reference, permutations, limit)
-    values = np.asarray(distance(key_distance, rows, labels), float)
-    p_value = float(_p_value(values[0], values[1:]))
-    return TwoSample(name, float(values[0]), p_value, values[1:])
+def _test(name: str, *arguments: Any) -> TwoSample:
+    value, null = _values(*arguments)
+    return TwoSample(name, float(value), float(_p_value(value, null)), null)
 
 
 def _p_value(value: np.ndarray, null: np.ndarray) -> np.ndarray:
     return (1.0 + np.sum(null >= value, axis=0)) / (1.0 + len(null))
 
 
-def _relabelled(
-    key: Key, samples: ArrayLike, reference: ArrayLike, permutations: int, limit: int
-) -> tuple[Array, Array]:
-    """Return all draws `(n, d)`, and which are samples: as given, then relabelled `(1 + p, n)`."""
+def _values(
+    distance: Callable[[Key, Array, Array], Array],
+    key: Key,
+    samples: ArrayLike,
+    reference: ArrayLike,
+    permutations: int,
+    limit: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distance of the two sets, and those of relabelled ones.
+
+    A distance is a function of a key, all draws `(n, d)`, and which are samples, one row for each
+    labelling: as given, then relabelled, `(1 + permutations, n)`.
+    """
     check_key(key)
     if permutations < 19:
         raise ValueError(
@@ -150,9 +145,18 @@ def _relabelled(
     sets = [rows[y == label] for label in (0.0, 1.0)]
     sets = [one[:: -(-len(one) // limit)] for one in sets]
     label = jnp.asarray(np.repeat([0.0, 1.0], [len(one) for one in sets]))
-    keys = jax.random.split(key, permutations)
+    key_labels, key_distance = jax.random.split(key)
+    keys = jax.random.split(key_labels, permutations)
     shuffled = jax.vmap(lambda k: jax.random.permutation(k, label))(keys)
-    return jnp.asarray(np.concatenate(sets)), jnp.concatenate([label[None], shuffled])
+    labels = jnp.concatenate([label[None], shuffled])
+    values = np.asarray(distance(key_distance, jnp.asarray(np.concatenate(sets)), labels), float)
+    return values[0], values[1:]
+
+
+def _counts(labels: Array) -> tuple[Array, Array]:
+    """Return how many draws are samples, and how many are not: the same for every labelling."""
+    n = jnp.sum(labels[0])
+    return n, labels.shape[1] - n
 
 
 def _distances(rows: Array) -> Array:
@@ -167,8 +171,7 @@ def _contrast(matrix: Array, labels: Array) -> Array:
 
     The diagonal of the matrix must be zero: a draw is not compared with itself.
     """
-    n = jnp.sum(labels[0])
-    m = labels.shape[1] - n
+    n, m = _counts(labels)
     to_samples = labels @ matrix
     to_all = jnp.sum(matrix, 0)[None]
     within = jnp.sum(to_samples * labels, 1)
@@ -192,10 +195,7 @@ def _energy(_: Key, rows: Array, labels: Array) -> Array:
 
 @jax.jit
 def _sliced(key: Key, rows: Array, labels: Array) -> Array:
-    direction = jax.random.normal(key, (_DIRECTIONS, rows.shape[1]))
-    direction = direction / jnp.linalg.norm(direction, axis=1, keepdims=True)
-    n = jnp.sum(labels[0])
-    m = labels.shape[1] - n
+    n, m = _counts(labels)
 
     def one(direction: Array) -> Array:
         line = rows @ direction
@@ -204,13 +204,12 @@ def _sliced(key: Key, rows: Array, labels: Array) -> Array:
         step = labels[:, order] / n - (1.0 - labels[:, order]) / m
         return jnp.abs(jnp.cumsum(step, 1)[:, :-1]) @ gap
 
-    return jnp.mean(jax.lax.map(one, direction), 0)
+    return jnp.mean(jax.lax.map(one, unit_vectors(key, _DIRECTIONS, rows.shape[1])), 0)
 
 
 @jax.jit
-def _jsd(rows: Array, labels: Array) -> Array:
-    n = jnp.sum(labels[0])
-    m = labels.shape[1] - n
+def _jsd(_: Key, rows: Array, labels: Array) -> Array:
+    n, m = _counts(labels)
 
     def entropy(p: Array) -> Array:
         return -jnp.sum(jax.scipy.special.xlogy(p, p), -1)

@@ -8,15 +8,14 @@ import jax
 import jax.numpy as jnp
 
 from jaxsbi.base import Array, Key, configuration
+from jaxsbi.samplers import student
 from jaxsbi.samplers.chains import LogDensity
 from jaxsbi.samplers.moves import Cloud, Moved, accept, tempered
-from jaxsbi.samplers.weights import covariance_factor
 
 _OPTIMAL = 2.38  # times the square root of 1 / (2 d), of differences (ter Braak 2006)
 _SCATTER = 0.3  # of the logarithm of that scale
 _JUMPS = 0.2  # of the differences are taken whole: they lead from mode to mode
 _FITTED = 0.4  # of the moves follow the Student t
-_DEGREES = 5  # of the Student t: tails heavier than most
 
 
 @configuration
@@ -25,10 +24,9 @@ class Evolution:
 
     A particle of one half moves along the difference of two of the other half: scaled, for the
     shape of a mode; whole, from mode to mode; and in a random choice of coordinates ("crossover"),
-    which finds modes that differ in some only. Three moves in ten turn a random angle on an ellipse
+    which finds modes that differ in some only. Four moves in ten turn a random angle on an ellipse
     of a Student t fitted to the other half instead: where the posterior is close to normal these
     are almost independent draws, in any number of dimensions that the half can tell apart.
-
     """
 
     def moves(self, dim: int) -> tuple[int, int]:
@@ -39,8 +37,9 @@ class Evolution:
         """Return particles with their log-densities."""
         return Cloud(z, jax.vmap(log_density)(z))
 
-    def prepare(self, z: Array) -> None:
+    def tune(self, z: Array, tuning: tuple[()] | None = None) -> tuple[()]:
         """Return nothing: the other half is what a move needs to know."""
+        return ()
 
     def move(
         self,
@@ -48,8 +47,7 @@ class Evolution:
         log_density: LogDensity,
         particles: Cloud,
         temperature: Array,
-        prepared: None,
-        log_step: Array,
+        tuning: tuple[()],
     ) -> Moved:
         """Move one half by the other, then the other by the first."""
         half = particles.z.shape[0] // 2
@@ -68,7 +66,7 @@ class Evolution:
         second: Cloud = jax.tree.map(lambda a: a[half:], particles)
         parts, rate = jax.lax.scan(turn, (first, second), jnp.arange(2))
         moved: Cloud = jax.tree.map(lambda a, b: jnp.concatenate([a, b]), *parts)
-        return moved, jnp.mean(rate), jnp.array(0), log_step
+        return Moved(moved, jnp.mean(rate), jnp.array(0), tuning)
 
 
 def _propose(key: Key, z: Array, other: Array) -> tuple[Array, Array]:
@@ -100,21 +98,12 @@ def _difference(key: Key, z: Array, other: Array) -> Array:
 def _turn(key: Key, z: Array, other: Array) -> tuple[Array, Array]:
     """Return each point turned on an ellipse of a Student t fitted to the others, and log q ratios.
 
-    Given its random width a Student t is a normal, which a rotation leaves as it is (Nishihara,
-    Murray & Adams 2014, arXiv:1210.7477): the rotation leaves the Student t as it is.
+    The turn leaves the Student t as it is: what is accepted must only be corrected for it.
     """
-    n, dim = z.shape
     key_width, key_angle, key_normal = jax.random.split(key, 3)
-    centre, factor = jnp.mean(other, 0, keepdims=True), covariance_factor(other)
-    here = jax.scipy.linalg.solve_triangular(factor, (z - centre).T, lower=True).T
-    # Half a sum of squares of this many normals is the Gamma number that is needed.
-    gamma = 0.5 * jnp.sum(jax.random.normal(key_width, (n, _DEGREES + dim)) ** 2, 1)
-    width = jnp.sqrt(0.5 * (_DEGREES + jnp.sum(here**2, 1)) / gamma)
-    normal = width[:, None] * jax.random.normal(key_normal, (n, dim))
-    angle = jax.random.uniform(key_angle, (n, 1), maxval=math.pi)
-    there = here * jnp.cos(angle) + normal * jnp.sin(angle)
-
-    def log_t(u: Array) -> Array:
-        return -0.5 * (_DEGREES + dim) * jnp.log1p(jnp.sum(u**2, 1) / _DEGREES)
-
-    return centre + there @ factor.T, log_t(here) - log_t(there)
+    fit = student.fit_to(other)
+    here = jax.vmap(fit.standardize)(z)
+    angle = jax.random.uniform(key_angle, (z.shape[0], 1), maxval=math.pi)
+    opposite = student.opposite(key_width, key_normal, here)
+    there = here * jnp.cos(angle) + opposite * jnp.sin(angle)
+    return jax.vmap(fit.restore)(there), student.log_prob(here) - student.log_prob(there)

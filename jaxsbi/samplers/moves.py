@@ -5,9 +5,8 @@ It has
 
 - `moves(dim)`: the fewest moves at a temperature, and those between two draws that are kept;
 - `cloud(log_density, z)`: particles `(n, d)` with what the kernel knows at each;
-- `prepare(z)`: what one stage of moves needs to know of where the particles start;
-- `move(key, log_density, particles, temperature, prepared, log_step)`: one move of all of them,
-  with its mean acceptance, the number that diverged, and the adapted log step size.
+- `tune(z, tuning)`: what moves need to know, from where particles start and from moves before;
+- `move(key, log_density, particles, temperature, tuning)`: one move of all of them.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from jaxsbi.samplers.chains import LogDensity
 from jaxsbi.samplers.weights import covariance_factor, log_normal
 
 MAX_ENERGY_ERROR = 1000.0  # as NumPyro's and Stan's divergences
-Moved = tuple["Cloud", Array, Array, Array]
+_STEP = 0.5  # that step sizes are adapted from
 
 
 class Cloud(NamedTuple):
@@ -31,6 +30,22 @@ class Cloud(NamedTuple):
     z: Array
     log_density: Array
     gradient: Any = None
+
+
+class Moved(NamedTuple):
+    """Particles after a move, its mean acceptance, how many diverged, and the adapted tuning."""
+
+    cloud: Cloud
+    acceptance: Array
+    diverging: Array
+    tuning: Any
+
+
+class Tuning(NamedTuple):
+    """A factor of the particles' covariance `(d, d)`, in whose coordinates momenta are normal."""
+
+    factor: Array
+    log_step: Array
 
 
 def tempered(particles: Cloud, temperature: Array) -> Array:
@@ -83,9 +98,10 @@ class Hamiltonian:
         value, gradient = jax.vmap(jax.value_and_grad(log_density))(z)
         return Cloud(z, value, jnp.where(jnp.isfinite(gradient), gradient, 0.0))
 
-    def prepare(self, z: Array) -> Array:
-        """Return a factor of the particles' covariance, in whose coordinates momenta are normal."""
-        return covariance_factor(z)
+    def tune(self, z: Array, tuning: Tuning | None = None) -> Tuning:
+        """Return the particles' covariance, and the step size so far."""
+        log_step = jnp.log(jnp.asarray(_STEP, z.dtype)) if tuning is None else tuning.log_step
+        return Tuning(covariance_factor(z), log_step)
 
     def move(
         self,
@@ -93,24 +109,25 @@ class Hamiltonian:
         log_density: LogDensity,
         particles: Cloud,
         temperature: Array,
-        prepared: Array,
-        log_step: Array,
+        tuning: Tuning,
     ) -> Moved:
         """Move each particle along one trajectory, and accept or reject where it ends."""
         key_momentum, key_step, key_accept = jax.random.split(key, 3)
         n = particles.z.shape[0]
         momentum = jax.random.normal(key_momentum, particles.z.shape)
         # One size would bring whole orbits of a Gaussian back to their start; funnels need all.
-        size = jnp.exp(log_step) * jax.random.uniform(key_step, (n, 1), minval=0.1, maxval=1.5)
+        size = jnp.exp(tuning.log_step) * jax.random.uniform(
+            key_step, (n, 1), minval=0.1, maxval=1.5
+        )
 
         def kick(momentum: Array, at: Cloud) -> Array:
             gradient = temperature * at.gradient - (1.0 - temperature) * at.z
-            return momentum + 0.5 * size * (gradient @ prepared)
+            return momentum + 0.5 * size * (gradient @ tuning.factor)
 
         def leap(carry: tuple[Cloud, Array], _: None) -> tuple[tuple[Cloud, Array], None]:
             at, momentum = carry
             momentum = kick(momentum, at)
-            at = self.cloud(log_density, at.z + size * (momentum @ prepared.T))
+            at = self.cloud(log_density, at.z + size * (momentum @ tuning.factor.T))
             return (at, kick(momentum, at)), None
 
         (proposed, end), _ = jax.lax.scan(leap, (particles, momentum), None, self.leapfrog_steps)
@@ -120,4 +137,5 @@ class Hamiltonian:
         rate = jnp.mean(probability)
         diverging = jnp.sum(~(gain >= -MAX_ENERGY_ERROR))
         # One number for all particles has little noise: the steps towards it are large.
-        return moved, rate, diverging, log_step + (rate - self.target_acceptance)
+        log_step = tuning.log_step + (rate - self.target_acceptance)
+        return Moved(moved, rate, diverging, tuning._replace(log_step=log_step))

@@ -3,32 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxsbi.base import Array, Key, configuration
+from jaxsbi.samplers import student
 from jaxsbi.samplers.chains import LogDensity, kept_steps, report, resampled_start, traced_once
 from jaxsbi.samplers.convergence import ChainInfo
-from jaxsbi.samplers.weights import covariance_factor
-
-_DEGREES = 5  # of the Student t that stands for the posterior: tails heavier than most
-
-
-class Fit(NamedTuple):
-    """A Student t fitted to the chains: its centre `(d,)` and a factor `(d, d)` of its scale."""
-
-    centre: Array
-    factor: Array
-
-    def standardize(self, z: Array) -> Array:
-        """Return z in the coordinates in which the fit is standard."""
-        return jax.scipy.linalg.solve_triangular(self.factor, z - self.centre, lower=True)
-
-    def restore(self, u: Array) -> Array:
-        """Return standard coordinates as z."""
-        return self.centre + self.factor @ u
+from jaxsbi.samplers.student import Fit, fit_to
 
 
 @configuration
@@ -120,11 +103,6 @@ class Slice:
         )
 
 
-def fit_to(z: Array) -> Fit:
-    """Return the Student t that ellipses are drawn from, fitted to points `(n, d)`."""
-    return Fit(jnp.mean(z, 0), covariance_factor(z))
-
-
 def ellipse(
     key: Key, log_density: LogDensity, z: Array, value: Array, fit: Fit, shrinks: int
 ) -> tuple[Array, Array, Array]:
@@ -142,19 +120,11 @@ def ellipse(
         The new state, its log-density, and how many points were tried.
     """
     key_scale, key_normal, key_height, key_angle, key_shrink = jax.random.split(key, 5)
-    dim = z.shape[0]
     here = fit.standardize(z)
-    # A Student t is a normal of random width: given the width, the ellipse is that of a normal.
-    shape = 0.5 * (_DEGREES + dim)
-    rate = 0.5 * (_DEGREES + here @ here)
-    # Half a sum of squares of this many normals is the Gamma(shape) number that is needed.
-    gamma = 0.5 * jnp.sum(jax.random.normal(key_scale, (_DEGREES + dim,)) ** 2)
-    width = jnp.sqrt(rate / gamma)
-    other = width * jax.random.normal(key_normal, (dim,))
+    other = student.opposite(key_scale, key_normal, here)
 
     def ratio(u: Array, value: Array) -> Array:
-        log_t = -shape * jnp.log1p(u @ u / _DEGREES)
-        return jnp.where(jnp.isfinite(value), value - log_t, -jnp.inf)
+        return jnp.where(jnp.isfinite(value), value - student.log_prob(u), -jnp.inf)
 
     height = ratio(here, value) - jax.random.exponential(key_height)
     angle = jax.random.uniform(key_angle, maxval=2.0 * math.pi)

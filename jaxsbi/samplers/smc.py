@@ -11,7 +11,7 @@ from jaxsbi.base import Array, Key, configuration, warn
 from jaxsbi.samplers.chains import LogDensity, traced_once
 from jaxsbi.samplers.convergence import MAX_R_HAT, chain_statistics
 from jaxsbi.samplers.evolution import Evolution
-from jaxsbi.samplers.moves import Cloud, Hamiltonian
+from jaxsbi.samplers.moves import Cloud, Hamiltonian, Moved
 from jaxsbi.samplers.weights import (
     effective_size,
     finite_log_ratio,
@@ -43,8 +43,8 @@ class SMCInfo(NamedTuple):
             with any evidence has not arrived at the posterior.
         ess_bulk: Effective number of draws for the centre, shape `(d,)`.
         ess_tail: Effective number of draws for the 5 % and 95 % quantiles, shape `(d,)`.
-        divergences: Moves at the last temperature with an energy error above 1,000 (or NaN).
-        acceptance: Mean acceptance probability at the last temperature.
+        divergences: How many of the particles' last moves had an energy error above 1,000 (or NaN).
+        acceptance: Mean acceptance probability of the last moves.
         log_density: Log-density of each draw in the latent space, shape `(n,)`.
         log_evidence: Log of the integral of exp(log_density).
         log_evidence_error: Its standard error, from the spread over the populations.
@@ -91,13 +91,12 @@ class SMCInfo(NamedTuple):
 class _State(NamedTuple):
     cloud: Cloud  # particles, (populations, particles, …)
     before: Array  # their log-ratios to the prior before the moves of this stage
-    prepared: Any  # what the kernel knows of the particles before them
+    tuning: Any  # what the kernel knows of the particles, per population
     moves: Array  # how many there were in this stage
     due: Array  # whether the stage has ended
     temperature: Array  # of the stage; the populations share it
     stages: Array
     log_evidence: Array  # (populations,)
-    log_step: Array  # (populations,)
     acceptance: Array
     divergences: Array
     kept: Array  # how many rounds of draws there are
@@ -124,7 +123,7 @@ class SMC:
         ess: Share of effective particles that a step in temperature keeps.
         max_temperatures: Steps in temperature, at most.
         kernel: How particles move: `Evolution()` without gradients, `Hamiltonian()` with them. By
-            default the first up to 15 dimensions, the second in more.
+            default the first up to 8 dimensions, the second in more.
     """
 
     particles: int = 128
@@ -213,18 +212,16 @@ class SMC:
         key_start, key_turns = jax.random.split(key)
         z = jax.random.normal(key_start, (self.populations, size, dim))
         start = jax.vmap(lambda z: kernel.cloud(log_density, z))(z)
-        zeros, zero = jnp.zeros(self.populations, z.dtype), jnp.zeros((), z.dtype)
-        none = jnp.array(0)
+        zero, none = jnp.zeros((), z.dtype), jnp.array(0)
         state = _State(
             cloud=start,
             before=finite_log_ratio(start.z, start.log_density),
-            prepared=jax.vmap(kernel.prepare)(z),
+            tuning=jax.vmap(kernel.tune)(z),
             moves=none,
             due=jnp.array(True),
             temperature=zero,
             stages=none,
-            log_evidence=zeros,
-            log_step=zeros + jnp.log(0.5),
+            log_evidence=jnp.zeros(self.populations, z.dtype),
             acceptance=zero,
             divergences=none,
             kept=none,
@@ -268,7 +265,7 @@ class SMC:
         return state._replace(
             cloud=picked,
             before=finite_log_ratio(picked.z, picked.log_density),
-            prepared=jax.vmap(kernel.prepare)(picked.z),
+            tuning=jax.vmap(kernel.tune)(picked.z, state.tuning),
             moves=jnp.zeros_like(state.moves),
             temperature=temperature,
             stages=state.stages + ~arrived,
@@ -281,25 +278,24 @@ class SMC:
     def _move(self, key: Key, log_density: LogDensity, kernel: Kernel, state: _State) -> _State:
         """Move all particles once, and see whether they have forgotten where they were."""
 
-        def move(key: Key, cloud: Cloud, prepared: Any, log_step: Array) -> Any:
-            return kernel.move(key, log_density, cloud, state.temperature, prepared, log_step)
+        def move(key: Key, cloud: Cloud, tuning: Any) -> Moved:
+            return kernel.move(key, log_density, cloud, state.temperature, tuning)
 
         keys = jax.random.split(key, self.populations)
-        moved, rate, diverging, log_step = jax.vmap(move)(
-            keys, state.cloud, state.prepared, state.log_step
-        )
+        moved = jax.vmap(move)(keys, state.cloud, state.tuning)
+        cloud = moved.cloud
         moves = state.moves + 1
-        memory = _memory(state.before, finite_log_ratio(moved.z, moved.log_density))
-        least, thin = kernel.moves(moved.z.shape[-1])
+        memory = _memory(state.before, finite_log_ratio(cloud.z, cloud.log_density))
+        least, thin = kernel.moves(cloud.z.shape[-1])
         mixed = (moves >= least) & (memory <= _FORGOTTEN)
         return state._replace(
-            cloud=moved,
+            cloud=cloud,
+            tuning=moved.tuning,
             moves=moves,
             # Between draws of the same particles there are as many moves each time.
             due=jnp.where(state.kept > 0, moves >= thin, mixed | (moves >= self.moves)),
-            log_step=log_step,
-            acceptance=jnp.mean(rate),
-            divergences=jnp.sum(diverging),
+            acceptance=jnp.mean(moved.acceptance),
+            divergences=jnp.sum(moved.diverging),
             turns=state.turns + 1,
         )
 

@@ -14,7 +14,8 @@ from jaxsbi.base import Array, Data, Key, Method, Posterior, Simulator, Theta
 from jaxsbi.methods.likelihood import is_learned_by
 from jaxsbi.priors import Prior
 from jaxsbi.recentred import Recentred, latents
-from jaxsbi.samplers.slice import ellipse, fit_to
+from jaxsbi.samplers.slice import ellipse
+from jaxsbi.samplers.student import fit_to
 from jaxsbi.sequential.rounds import Proposal, Result, run
 
 DRAWS = 10_000

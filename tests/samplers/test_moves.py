@@ -33,24 +33,23 @@ def ring(z):
     return -0.5 * ((jnp.linalg.norm(z) - 2.0) / 0.2) ** 2
 
 
-def moved(kernel, log_density, z, temperature, step):
+def moved(kernel, log_density, z, temperature):
     """Return particles after many moves, and their mean acceptance."""
 
     @jax.jit
     def run(z):
         def one(carry, i):
-            particles, log_step = carry
-            particles, rate, _, _ = kernel.move(
+            particles, tuning = carry
+            moved = kernel.move(
                 jax.random.fold_in(jax.random.key(1), i),
                 log_density,
                 particles,
                 jnp.asarray(temperature),
-                kernel.prepare(z),
-                log_step,
+                kernel.tune(z, tuning),
             )
-            return (particles, log_step), rate
+            return (moved.cloud, moved.tuning), moved.acceptance
 
-        start = (kernel.cloud(log_density, z), jnp.log(step))
+        start = (kernel.cloud(log_density, z), kernel.tune(z))
         (particles, _), rate = jax.lax.scan(one, start, jnp.arange(MOVES))
         return particles, jnp.mean(rate)
 
@@ -66,7 +65,7 @@ def test_a_kernel_leaves_the_tempered_density_as_it_is(name, temperature, key):
     factor = np.linalg.cholesky(covariance)
     z = mean + np.asarray(jax.random.normal(key, (N, DIM))) @ factor.T
     start = jnp.asarray(z, jnp.float32)
-    particles, rate = moved(KERNELS[name], gaussian, start, temperature, 0.5)
+    particles, rate = moved(KERNELS[name], gaussian, start, temperature)
     assert 0.2 < float(rate) < 1.0
     white = np.linalg.solve(factor, (np.asarray(particles.z) - mean).T).T
     assert np.abs(white.mean(0)).max() < LARGEST / math.sqrt(N)
@@ -86,7 +85,7 @@ def test_a_kernel_leaves_a_ring_as_it_is(name, key):
     radius = radius[taken][:N]
     direction = jax.random.normal(key_direction, (N, DIM))
     direction = direction / jnp.linalg.norm(direction, axis=1, keepdims=True)
-    particles, rate = moved(KERNELS[name], ring, radius[:, None] * direction, 1.0, 0.2)
+    particles, rate = moved(KERNELS[name], ring, radius[:, None] * direction, 1.0)
     assert float(rate) > 0.05
     after = jnp.linalg.norm(particles.z, axis=1)
     error = math.sqrt(2.0 / N) * float(jnp.std(radius))
@@ -100,6 +99,6 @@ def test_a_kernel_never_enters_where_there_is_no_density(name, key):
         return jnp.where(z[0] > 0.0, -0.5 * z @ z, jnp.where(z[1] > 0.0, jnp.nan, -jnp.inf))
 
     z = jnp.abs(jax.random.normal(key, (400, DIM)))
-    particles, _ = moved(KERNELS[name], half, z, 1.0, 0.5)
+    particles, _ = moved(KERNELS[name], half, z, 1.0)
     assert float(jnp.min(particles.z[:, 0])) > 0.0
     assert bool(jnp.all(jnp.isfinite(particles.log_density)))
