@@ -172,6 +172,10 @@ class SMC:
         alive = jnp.isfinite(evidence)
         # Of one particle after another, each with its rounds: neighbours are relatives.
         z, value = (jnp.moveaxis(a, 0, 2) for a in (run.z, run.log_density))
+        # Where the temperatures did not suffice: the particles, as far as they came.
+        late = alive & (run.temperature < 1.0)
+        z = jnp.where(late, run.cloud.z[:, :, None], z)
+        value = jnp.where(late, run.cloud.log_density[:, :, None], value)
         size = z.shape[1] * z.shape[2]
         z, value = z.reshape(self.populations, size, dim), value.reshape(-1)
         share = jnp.where(alive, jax.nn.softmax(run.log_evidence), 1.0 / self.populations)
@@ -233,8 +237,8 @@ class SMC:
 
         def unfinished(state: _State) -> Array:
             alive = jnp.any(jnp.isfinite(state.log_evidence))
-            tempering = (state.temperature < 1.0) & (state.stages <= self.max_temperatures)
-            return alive & (tempering | (state.kept < rounds))
+            tempering = (state.stages < self.max_temperatures) | ~state.due
+            return alive & jnp.where(state.temperature < 1.0, tempering, state.kept < rounds)
 
         def turn(state: _State) -> _State:
             key_stage, key_move = jax.random.split(jax.random.fold_in(key_turns, state.turns))

@@ -274,6 +274,24 @@ def test_one_dimension_and_a_posterior(name):
         assert abs(float(info.log_evidence) - exact) < 5.4 * float(info.log_evidence_error)
 
 
+@pytest.mark.parametrize("steps", [1, 3])
+def test_smc_ends_where_its_temperatures_do(steps):
+    def narrow(z):
+        return -0.5 * jnp.sum(((z - 1.0) / 1e-3) ** 2)
+
+    sampler = samplers.smc(max_temperatures=steps)
+    z, info = jax.jit(lambda key: sampler(key, narrow, 2, 500))(jax.random.key(0))
+    assert int(info.temperatures) == steps
+    assert 0.0 < float(info.temperature) < 1.0
+    assert math.isinf(float(jnp.max(info.r_hat)))
+    # As far as the particles came: nearer to the mode than the prior's draws.
+    distance = float(jnp.mean(jnp.linalg.norm(z - jnp.ones((1, 2)), axis=1)))
+    assert distance < 1.65  # of N(0, I) it is 1.81 on average
+    np.testing.assert_allclose(info.log_density, jax.vmap(narrow)(z), rtol=1e-3)
+    with pytest.warns(UserWarning, match="Raise max_temperatures"):
+        info.warn()
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:SMC")  # a likelihood this little trained may be anything
 def test_a_learned_likelihood_is_sampled_under_vmap():
