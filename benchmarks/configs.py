@@ -55,6 +55,10 @@ def _npe_of_sets() -> Any:
     return jaxsbi.npe(summary=jaxsbi.networks.SortedSet())
 
 
+def _spline() -> Any:
+    return jaxsbi.densities.SplineAutoregressive(layers=2, hidden=64, activation="tanh")
+
+
 METHODS: dict[str, Entry] = {
     "npe": Entry(
         jaxsbi.npe,
@@ -75,6 +79,13 @@ METHODS: dict[str, Entry] = {
         sets=lambda: jaxsbi.nre(iid=True),
     ),
     "emulator": Entry(jaxsbi.emulator, "likelihood-based", "emulator + noise model + tempered SMC"),
+    "nle_spline": Entry(
+        lambda: jaxsbi.nle(density=_spline()),
+        "simulation-based",
+        "nle with two layers of splines",
+        sets=lambda: jaxsbi.nle(density=_spline(), iid=True),
+        default=False,
+    ),
     "npe_refit": Entry(
         jaxsbi.npe,
         "simulation-based",

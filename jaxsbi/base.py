@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsbi.workarounds import register, register_dataclass
+
 if TYPE_CHECKING:
     from jaxsbi.priors import Prior
 
@@ -49,16 +51,10 @@ def configuration(cls: _C) -> _C:
     noise models and samplers are configurations: two that are equal share one compiled program.
     """
     cls = dataclasses.dataclass(frozen=True, kw_only=True)(cls)  # type: ignore[assignment]
-    fields = dataclasses.fields(cls)
-    jax.tree_util.register_dataclass(
-        cls,
-        data_fields=[f.name for f in fields if f.metadata.get("leaf")],
-        meta_fields=[f.name for f in fields if not f.metadata.get("leaf")],
-    )
-    return cls
+    return register(cls, [f.name for f in dataclasses.fields(cls) if not f.metadata.get("leaf")])
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Simulations:
     """Parameter sets and the data simulated from them, with a leading axis `n` on every leaf.
@@ -93,7 +89,8 @@ class Method(Protocol):
 
     A method whose `init` and `loss` see parameters only through `prior.to_latent` says so by a
     class attribute `latent = True`. `fit` then maps them once, and not in every step: it passes
-    `prior.latent` and parameters `{"z": …}`.
+    `prior.latent` and parameters `{"z": …}`. A method that gains from longer training than
+    most says by `steps` how many optimiser steps `fit` aims at.
     """
 
     def init(self, key: Key, prior: Prior, simulations: Simulations) -> Variables:
@@ -200,7 +197,7 @@ def _kind(dtype: str) -> str:
     return dtype
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Posterior:
     """What every road ends in: an amortized posterior for any observation of the same shape.

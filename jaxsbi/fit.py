@@ -39,7 +39,7 @@ from jaxsbi.training import PROGRAMS, Plan, TrainState
 CHUNK_SECONDS = 0.5
 MAX_EVALUATION_BATCH = 2048
 TARGET_STEPS = 5_600
-"""Optimiser steps that the default number of epochs aims at."""
+"""Optimiser steps that the default number of epochs aims at, where the method does not say."""
 
 LONG_ROWS = 500_000
 """Rows seen in all steps from which on faster code is worth two more seconds of compiling; the
@@ -59,6 +59,7 @@ def fit(
     validation_fraction: float = 0.1,
     ensemble: int | None = None,
     refit: bool = False,
+    initial: Posterior | None = None,
     capacity: int | None = None,
     progress: bool = True,
 ) -> Fitted:
@@ -85,6 +86,8 @@ def fit(
         refit: Train a second time, on all simulations and for as many epochs as were best, and
             keep its last variables. The history is that of the first training, with the seconds
             of both.
+        initial: A posterior to go on from: what it has learned is where training starts, and its
+            data statistics are kept. It must be of the same method, prior and `ensemble`.
         capacity: Train as if there were this many simulations, by repeating those there are: one
             compiled program then serves data that grow from fit to fit.
         progress: Show a progress bar.
@@ -107,19 +110,21 @@ def fit(
     if capacity is not None:
         rows, cut = repeated(rows, cut, capacity, validation_fraction)
     held_out = len(rows) - cut
-    plan = _plan(cut, held_out, batch_size, max_epochs, patience)
+    target = getattr(method, "steps", TARGET_STEPS)
+    plan = _plan(cut, held_out, batch_size, max_epochs, patience, target)
     plan = dataclasses.replace(plan, trees=optimizer is not None)
     if optimizer is None:
         optimizer = default_optimizer(plan.steps * plan.max_epochs)
     _check_optimizer(optimizer)
     members = _check_members(ensemble)
+    start = None if initial is None else _start(initial, method, prior, ensemble)
 
     train = functools.partial(_train, method, prior, rows, optimizer, progress)
-    state, seconds, interrupted = train(plan, cut, jax.random.split(key, members))
+    state, seconds, interrupted = train(plan, cut, jax.random.split(key, members), start)
     _check_finite(state, plan)
     kept = state
     if refit and not interrupted:
-        kept, seconds = _refit(train, state, plan, len(rows), key, seconds)
+        kept, seconds = _refit(train, state, plan, len(rows), key, seconds, start)
     history = _history(state, plan, interrupted, seconds, used, num_invalid)
     variables = {"params": kept.best, "statistics": kept.statistics}
     if ensemble is None:
@@ -139,6 +144,7 @@ def _train(
     plan: Plan,
     cut: int,
     keys: Array,
+    start: Variables | None,
 ) -> tuple[TrainState, tuple[float, float], bool]:
     """Compile and run one training on the first `cut` rows.
 
@@ -150,7 +156,7 @@ def _train(
     latent = getattr(method, "latent", False)
     training, validation = _parts(prior, rows, latent, cut, plan.evaluation_batch)
     seen = prior.latent if latent else prior
-    state = initial(optimizer, plan, method, seen, training, keys)
+    state = initial(optimizer, plan, method, seen, training, keys, start)
     run = functools.partial(chunk, optimizer, plan, method, seen, training, validation)
     # Zero epochs: this call only compiles.
     state = jax.block_until_ready(run(state, jnp.int32(0)))
@@ -161,7 +167,13 @@ def _train(
 
 
 def _refit(
-    train: Any, state: TrainState, plan: Plan, rows: int, key: Key, seconds: tuple[float, float]
+    train: Any,
+    state: TrainState,
+    plan: Plan,
+    rows: int,
+    key: Key,
+    seconds: tuple[float, float],
+    start: Variables | None,
 ) -> tuple[TrainState, tuple[float, float]]:
     """Train on all rows for as many epochs as were best; the first training if interrupted."""
     again = dataclasses.replace(
@@ -171,7 +183,7 @@ def _refit(
         select=False,
     )
     keys = jax.random.split(jax.random.fold_in(key, 1), state.best_epoch.size)
-    final, more, interrupted = train(again, rows, keys)
+    final, more, interrupted = train(again, rows, keys, start)
     _check_finite(final, again)
     return state if interrupted else final, (seconds[0] + more[0], seconds[1] + more[1])
 
@@ -211,8 +223,36 @@ def _check_members(ensemble: int | None) -> int:
     return int(ensemble)
 
 
+def _start(initial: Posterior, method: Method, prior: Prior, ensemble: int | None) -> Variables:
+    """Return the variables to start from, with a leading axis of members."""
+    wanted = method if ensemble is None else Ensemble(method=method, size=ensemble)
+    if not _equal(initial.method, wanted):
+        raise ValueError(
+            f"initial: expected a posterior of {wanted}, got one of {initial.method}. Go on with "
+            "the method and the `ensemble` it was trained with, or leave `initial` out."
+        )
+    if not _equal(initial.prior, prior):
+        raise ValueError(
+            "initial: expected a posterior trained under this prior, whose coordinates its network "
+            "works in, got one under another. Pass `prior=initial.prior`."
+        )
+    # Copies, for the loop over epochs writes its state over what it is given.
+    return jax.tree.map(jnp.copy, initial.variables if ensemble else _one(initial.variables))
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Whether two configurations have equal structure and equal arrays."""
+    (some, kind), (others, other) = jax.tree.flatten(a), jax.tree.flatten(b)
+    return kind == other and all(map(np.array_equal, some, others))
+
+
 def _plan(
-    train: int, validation: int, batch_size: int | None, max_epochs: int | None, patience: int
+    train: int,
+    validation: int,
+    batch_size: int | None,
+    max_epochs: int | None,
+    patience: int,
+    target: int,
 ) -> Plan:
     if batch_size is not None and not 2 <= batch_size <= train:
         raise ValueError(
@@ -228,7 +268,7 @@ def _plan(
         # Small sets need many steps more than they need smooth gradients.
         batch_size = int(min(train, 64 if train < 2_000 else 128 if train < 20_000 else 256))
     if max_epochs is None:
-        max_epochs = int(np.clip(TARGET_STEPS * batch_size // train, 30, 200))
+        max_epochs = int(np.clip(target * batch_size // train, 30, 200))
     batch = min(validation, MAX_EVALUATION_BATCH)
     return Plan(
         batch=batch_size,
@@ -261,6 +301,12 @@ def _parts(
     padded = jax.tree.map(pad, validation)
     weight = jnp.concatenate([validation.weight, jnp.zeros(missing, rows.weight.dtype)])
     return training, Simulations(padded.theta, padded.x, weight)
+
+
+@jax.jit
+def _one(variables: Variables) -> Variables:
+    """Return the variables as those of one member of several."""
+    return jax.tree.map(lambda a: a[None], variables)
 
 
 @jax.jit

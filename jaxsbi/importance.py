@@ -16,6 +16,7 @@ from jaxsbi.methods import likelihood
 from jaxsbi.priors import Prior
 from jaxsbi.samplers.pareto import pareto_k
 from jaxsbi.samplers.weights import effective_size, log_mean_and_error, systematic
+from jaxsbi.workarounds import register_dataclass
 
 LogLikelihood = Callable[[Theta, Data], Array]
 MIN_EFFICIENCY = 0.01
@@ -24,7 +25,7 @@ MAX_PARETO_K = 0.7
 BATCH = 1024
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Weighted:
     """Draws with weights: what `importance` returns.

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 
 from jaxsbi.base import Array, Key, Theta
 from jaxsbi.priors import Prior
+from jaxsbi.workarounds import register_dataclass
 
 
-@jax.tree_util.register_dataclass
+@register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Recentred:
     """A prior whose latent coordinates are z' = factor⁻¹ (z - mean), z those of another prior.

@@ -10,7 +10,16 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
-from jaxsbi.base import CPU_OPTIONS, LONG_OPTIONS, ONCE_OPTIONS, Array, Key, Method, Simulations
+from jaxsbi.base import (
+    CPU_OPTIONS,
+    LONG_OPTIONS,
+    ONCE_OPTIONS,
+    Array,
+    Key,
+    Method,
+    Simulations,
+    Variables,
+)
 from jaxsbi.priors import Prior
 
 AVERAGED_EPOCHS = 4
@@ -84,12 +93,18 @@ def _initial_state(
     prior: Prior,
     training: Simulations,
     keys: Array,
+    start: Variables | None,
 ) -> TrainState:
-    """Return the state before the first epoch, for one member per key."""
+    """Return the state before the first epoch, for one member per key.
 
-    def one(key: Key) -> TrainState:
+    The variables are new, or those of each member in `start`.
+    """
+
+    def one(each: tuple[Key, Variables | None]) -> TrainState:
+        key, variables = each
         key_init, key_run = jax.random.split(key)
-        variables = method.init(key_init, prior, training)
+        if variables is None:
+            variables = method.init(key_init, prior, training)
         params, _ = ravel_pytree(variables["params"])
         nothing = jnp.full(plan.max_epochs, jnp.nan, float)
         return TrainState(
@@ -110,7 +125,7 @@ def _initial_state(
             failed=jnp.array(False),
         )
 
-    return over_members(one, keys)
+    return over_members(one, (keys, start))
 
 
 initial_state = jax.jit(_initial_state, static_argnums=(0, 1))

@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 import time
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -192,6 +193,39 @@ def test_growing_data_share_one_program_of_their_capacity():
     np.testing.assert_allclose(mean, SIMULATIONS.x[:180].mean(), rtol=1e-5)
     with pytest.raises(ValueError, match="expected at least the 200 simulations"):
         fit(capacity=100)
+
+
+@pytest.mark.parametrize("ensemble", [None, 2])
+def test_training_goes_on_from_another(plain, ensemble):
+    first = fit(ensemble=ensemble) if ensemble else plain
+    again = {"initial": first.posterior, "ensemble": ensemble, "seed": 2}
+    more = fit(make_simulations(300), **again)
+    # Its data statistics, and its parameters before the first step.
+    before, after = (fitted.posterior.variables for fitted in (first, more))
+    jax.tree.map(np.testing.assert_array_equal, after["statistics"], before["statistics"])
+    still = fit(optimizer=optax.sgd(0.0), max_epochs=1, **again).posterior.variables
+    jax.tree.map(np.testing.assert_array_equal, still, before)
+    # It starts where the first ended: nearer to the end than a new training.
+    assert np.min(more.history.train_loss[..., 0]) < np.min(first.history.train_loss[..., 0])
+
+
+def test_training_goes_on_from_the_same_method_and_prior_only(plain):
+    with pytest.raises(ValueError, match="expected a posterior of LineFromZero"):
+        fit(method=LineFromZero(), initial=plain.posterior)
+    with pytest.raises(ValueError, match=r"expected a posterior of Ensemble.*size=3"):
+        fit(initial=plain.posterior, ensemble=3)
+    with pytest.raises(ValueError, match="under this prior"):
+        fit(initial=plain.posterior, prior=jaxsbi.Prior(theta=dist.Normal(0.0, 2.0)))
+
+
+def test_a_method_says_how_long_it_needs():
+    @configuration
+    class LongLine(Line):
+        steps: ClassVar[int] = 500
+
+    options = {"max_epochs": None, "patience": 1000}
+    assert fit(method=LongLine(), **options).history.epochs == 500 * 20 // 180
+    assert fit(**options).history.epochs == 200
 
 
 def test_members_of_an_ensemble_are_trained_and_stopped_apart():

@@ -12,7 +12,8 @@ MAX_FUNCTION_LINES = 60
 
 # Imports go one way: a room may import its own group and the groups before it.
 GROUPS = (
-    ("base", "interrupt", "workarounds"),
+    ("workarounds",),
+    ("base", "interrupt"),
     ("latent", "priors", "recentred", "simulate"),
     ("networks", "densities", "fields", "samplers", "noise", "tasks"),
     ("methods",),

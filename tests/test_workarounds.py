@@ -1,5 +1,6 @@
 """Faults of the libraries below that jaxsbi switches off."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from jaxsbi import workarounds
+from jaxsbi.base import configuration
 
 AFFECTED = workarounds.YNN_VERSIONS[0] <= jax.__version_info__ < workarounds.YNN_VERSIONS[1]
 
@@ -46,3 +48,27 @@ def test_a_flag_of_the_user_is_kept(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", f"{workarounds.YNN_FLAG}=dot")
     workarounds.disable_ynn_fusion()
     assert workarounds.os.environ["XLA_FLAGS"] == f"{workarounds.YNN_FLAG}=dot"
+
+
+def test_configurations_of_different_classes_never_share_a_program():
+    # With jax.tree_util.register_dataclass some 60 of these 400 run the program of another.
+    made = [configuration(type(f"Is{i}", (), {"number": i, "__annotations__": {}}))() for i in
+            range(400)]  # fmt: skip
+    assert jax.tree.structure(made[0]) != jax.tree.structure(made[1])
+    number = jax.jit(lambda each: jnp.int32(each.number))
+    np.testing.assert_array_equal([number(each) for each in made], np.arange(400))
+
+
+def test_a_registered_dataclass_is_a_pytree_with_named_leaves():
+    @workarounds.register_dataclass
+    @dataclasses.dataclass(frozen=True)
+    class Pair:
+        kind: str = dataclasses.field(metadata={"static": True})
+        value: float
+
+    pair = Pair("a", 2.0)
+    ((path, value),) = jax.tree_util.tree_leaves_with_path(pair)
+    assert (jax.tree_util.keystr(path), value) == (".value", 2.0)
+    assert jax.tree.map(lambda a: 3 * a, pair) == Pair("a", 6.0)
+    assert jax.tree.structure(pair) == jax.tree.structure(Pair("a", 5.0))
+    assert jax.tree.structure(pair) != jax.tree.structure(Pair("b", 2.0))

@@ -37,6 +37,7 @@ class NLE:
     """
 
     latent: ClassVar[bool] = True
+    steps: ClassVar[int] = 14_000
     density: Mixed = Mixed()
     iid: bool = False
     sampler: Any = smc()

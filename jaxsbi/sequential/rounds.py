@@ -136,7 +136,7 @@ def run(
     Raises:
         KeyboardInterrupt: If no round was finished.
     """
-    _check(key, num_rounds, simulations_per_round, previous, prior)
+    check(key, num_rounds, simulations_per_round, previous, prior)
     rounds = list(previous.rounds) if previous else []
     last = len(rounds) + num_rounds
     # Every training is compiled for all simulations there will be: once.
@@ -205,14 +205,20 @@ def _round(
     )
 
 
-def _check(
-    key: Key, num_rounds: int, per_round: int, previous: Result | None, prior: Prior
+def check(
+    key: Key,
+    number: int,
+    size: int,
+    previous: Result | None,
+    prior: Prior,
+    part: str = "round",
 ) -> None:
+    """Raise an error if there are too few rounds (or parts of another name), or another prior."""
     check_key(key)
-    if num_rounds < 1 or per_round < 10:
+    if number < 1 or size < 10:
         raise ValueError(
-            "num_rounds and simulations_per_round: expected at least 1 and 10, got "
-            f"{num_rounds} and {per_round}."
+            f"num_{part}s and simulations_per_{part}: expected at least 1 and 10, got "
+            f"{number} and {size}."
         )
     if previous is not None and previous.posterior.prior.shapes != prior.shapes:
         raise ValueError(

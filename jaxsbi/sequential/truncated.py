@@ -16,7 +16,7 @@ from jaxsbi.priors import Prior
 from jaxsbi.recentred import Recentred, latents
 from jaxsbi.samplers.slice import ellipse
 from jaxsbi.samplers.student import fit_to
-from jaxsbi.sequential.rounds import Proposal, Result, run
+from jaxsbi.sequential.rounds import Proposal, Propose, Result, run
 
 DRAWS = 10_000
 """Draws of the posterior that the region is made from: its edge is their least likely one, so that
@@ -68,7 +68,27 @@ def truncated(
             under a prior without latent coordinates that are N(0, I), or the region is empty (a
             posterior that is NaN everywhere).
     """
-    proposals = {"density": _by_density, "box": _by_box}
+    return run(
+        key,
+        method,
+        prior,
+        simulator,
+        x,
+        within(region, prior),
+        num_rounds=num_rounds,
+        simulations_per_round=simulations_per_round,
+        previous=previous,
+        progress=progress,
+    )
+
+
+def within(region: str, prior: Prior) -> Propose:
+    """Return how to propose the prior cut to a region.
+
+    Raises:
+        ValueError: If there is no such region, or none under this prior.
+    """
+    proposals: dict[str, Propose] = {"density": _by_density, "box": _by_box}
     if region not in proposals:
         raise ValueError(f'region: expected "density" or "box", got {region!r}.')
     if region == "box" and not all(prior.exact.values()):
@@ -77,18 +97,7 @@ def truncated(
             f"region: a box needs parameters whose latent coordinates are N(0, I), and {names} are "
             'mapped by their support. Use region="density".'
         )
-    return run(
-        key,
-        method,
-        prior,
-        simulator,
-        x,
-        proposals[region],
-        num_rounds=num_rounds,
-        simulations_per_round=simulations_per_round,
-        previous=previous,
-        progress=progress,
-    )
+    return proposals[region]
 
 
 class _Region(NamedTuple):

@@ -17,6 +17,7 @@ from jaxsbi.sequential import rounds as rounds_module
 
 pytestmark = [pytest.mark.rank_promotion]  # NumPyro's kernel
 
+dynamic_module = importlib.import_module("jaxsbi.sequential.dynamic")
 truncated_module = importlib.import_module("jaxsbi.sequential.truncated")
 fit_module = importlib.import_module("jaxsbi.fit")
 # N(0, 1) prior, N(0, 0.25²) posterior for x = 0: x | theta has precision 16 - 1.
@@ -28,6 +29,7 @@ METHODS = {
     "box": jaxsbi.npe(density=jaxsbi.densities.Gaussian(hidden=16)),
     "atomic": jaxsbi.npe(density=jaxsbi.densities.Gaussian(hidden=16)),
     "likelihood": jaxsbi.nle(density=jaxsbi.densities.MaskedAutoregressive(layers=2, hidden=16)),
+    "dynamic": jaxsbi.npe(density=jaxsbi.densities.Gaussian(hidden=16)),
 }
 
 
@@ -36,7 +38,9 @@ def simulator(key, theta):
 
 
 def run(scheme, method=None, prior=NARROW, simulate=simulator, x=X, seed=0, **options):
-    options = {"num_rounds": 3, "simulations_per_round": 700, "progress": False, **options}
+    part = "step" if scheme == "dynamic" else "round"
+    sizes = {f"num_{part}s": 3, f"simulations_per_{part}": 700}
+    options = {**sizes, "progress": False, **options}
     function = getattr(sequential, "truncated" if scheme == "box" else scheme)
     if scheme == "box":
         options["region"] = "box"
@@ -53,7 +57,8 @@ def results():
             before = {name: chunk._cache_size() for name, (_, chunk) in fit_module.PROGRAMS.items()}
             made[scheme] = run(scheme)
             after = {name: chunk._cache_size() for name, (_, chunk) in fit_module.PROGRAMS.items()}
-            programs = 2 if scheme == "atomic" else 1  # for all rounds; another loss in the first
+            # For all rounds: atomic's first has another loss, dynamic's last is longer.
+            programs = 2 if scheme in ("atomic", "dynamic") else 1
             assert sum(after.values()) <= sum(before.values()) + programs
         return made[scheme]
 
@@ -87,7 +92,7 @@ def test_every_round_is_written_down(results, scheme):
         assert np.all(np.isfinite(each.log_proposal))
         assert isinstance(each.posterior.prior, Recentred)
         assert each.kept > 700
-        if scheme in ("truncated", "box"):
+        if scheme in ("truncated", "box", "dynamic"):
             # The prior within the region: proposal / prior = 1 / mass.
             theta = {"theta": jnp.asarray(each.simulations.theta["theta"])}
             excess = each.log_proposal - np.asarray(jax.vmap(NARROW.log_prob)(theta))
@@ -182,6 +187,41 @@ def test_the_region_is_an_ellipse_filled_evenly(few, monkeypatch):
     share = np.sort(inside / edge)
     off = np.abs(share - (np.arange(2000) + 0.5) / 2000).max()
     assert off < 1.95 / 2000**0.5  # Kolmogorov-Smirnov at 0.1 %
+
+
+@pytest.mark.slow
+def test_a_live_set_is_bounded_renewed_and_goes_on(results):
+    first = results("dynamic")
+    assert [r.history.epochs for r in first.rounds[:2]] == [dynamic_module.EPOCHS] * 2
+    more = run("dynamic", previous=first, num_steps=2, live=1000, seed=1)
+    assert more.rounds[:3] == first.rounds
+    assert [r.kept for r in more.rounds[3:]] == [1000, 1000]
+    with pytest.raises(ValueError, match="live: expected at least the 700 simulations"):
+        run("dynamic", live=600)
+    with pytest.raises(ValueError, match="num_steps and simulations_per_step: expected at least 1"):
+        run("dynamic", num_steps=0)
+
+
+@pytest.mark.slow
+def test_a_live_set_finds_coordinates_that_fit_it(monkeypatch):
+    starts = []
+    fit = dynamic_module.fit
+
+    def watched(*args, **options):
+        starts.append((args[2], options["initial"]))
+        return fit(*args, **options)
+
+    monkeypatch.setattr(dynamic_module, "fit", watched)
+    # The ellipse holds 1.4 % of the prior: its volume shrinks more than tenfold in the first step.
+    run("dynamic", method=Exact(), prior=SQUARE, simulate=of_square, x=jnp.zeros(2), num_steps=4,
+        simulations_per_step=500, live=1000)  # fmt: skip
+    (first, _), *_, (last, _) = starts
+    assert starts[0][1] is None
+    np.testing.assert_array_equal(first.factor, np.eye(2))
+    assert np.linalg.det(last.factor) < 0.1
+    moved = [start is None for _, start in starts[1:]]
+    assert 1 <= sum(moved) < 3  # once or twice afresh, then it goes on
+    assert not moved[-1]
 
 
 def test_what_lies_outside_all_simulations_is_warned_of():

@@ -1,0 +1,193 @@
+"""A live data set: simulated, trained on and pruned in small steps, without rounds."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import jax
+import numpy as np
+
+from jaxsbi.base import Data, DataSpec, Key, Method, Posterior, Simulations, Simulator
+from jaxsbi.fit import fit
+from jaxsbi.methods.likelihood import is_learned_by
+from jaxsbi.priors import Prior
+from jaxsbi.recentred import Recentred, latents, recentre
+from jaxsbi.sequential.rounds import (
+    MIN_KEPT,
+    Proposal,
+    Propose,
+    Result,
+    Round,
+    at_draws,
+    check,
+    concatenate,
+    from_prior,
+    unmoved,
+    warn_outside,
+)
+from jaxsbi.sequential.truncated import within
+from jaxsbi.simulate import simulate_at
+
+EPOCHS = 10
+"""Passes over the live set between two steps."""
+SHRINKS = 10.0
+"""How much smaller than when its coordinates were chosen the live set's volume may become, before
+training starts afresh in coordinates that fit it."""
+
+
+def dynamic(
+    key: Key,
+    method: Method,
+    prior: Prior,
+    simulator: Simulator,
+    x: Data,
+    *,
+    num_steps: int,
+    simulations_per_step: int,
+    live: int | None = None,
+    region: Literal["density", "box"] = "density",
+    previous: Result | None = None,
+    progress: bool = True,
+) -> Result:
+    """Learn a posterior from a live set of simulations that follows it (arXiv:2510.13997).
+
+    In each step new simulations are made where the posterior of now allows them, those that lie
+    outside are dropped, the oldest too where more than `live` remain, and training goes on for a
+    few epochs from where it was. The last step trains to the end. What is trained on is always the
+    prior cut to a region (or, for learned likelihoods and ratios, simulations at any parameters):
+    nothing needs to be corrected.
+
+    Args:
+        key: A typed key.
+        method: Any method; `nle`, `nre` and `emulator` propose draws of their posterior, others
+            the prior within a region, as `sequential.truncated`.
+        prior: The prior; the first step is simulated from it.
+        simulator: `simulator(key, theta) -> x`.
+        x: The observation; the result holds for it alone.
+        num_steps: How many steps to take.
+        simulations_per_step: New simulations in each.
+        live: The most simulations that are trained on; by default five steps'.
+        region: "density" or "box", as for `sequential.truncated`.
+        previous: What an earlier call returned: its steps are kept, and these are added.
+        progress: Show progress bars.
+
+    Returns:
+        Every step as a round, and the last posterior. Ctrl-C loses the step that is being taken.
+
+    Raises:
+        TypeError: If the key is not typed.
+        ValueError: If a number is out of range, `live` is smaller than a step, `previous` had other
+            parameters, or the region is impossible or empty.
+    """
+    check(key, num_steps, simulations_per_step, previous, prior, "step")
+    live = 5 * simulations_per_step if live is None else live
+    if live < simulations_per_step:
+        raise ValueError(
+            f"live: expected at least the {simulations_per_step} simulations of a step, got {live}."
+        )
+    propose = at_draws if is_learned_by(method) else within(region, prior)
+    rounds = list(previous.rounds) if previous else []
+    pool = previous.simulations if previous else None
+    last = len(rounds) + num_steps - 1
+    try:
+        for number in range(len(rounds), last + 1):
+            step = _Step(method, prior, simulator, x, propose, simulations_per_step, live, progress)
+            before = rounds[-1] if rounds else None
+            done, pool = step.take(jax.random.fold_in(key, number), before, pool, number == last)
+            rounds.append(done)
+            if done.history.stopped == "interrupted":
+                return Result(tuple(rounds), finished=False)
+    except KeyboardInterrupt:
+        if not rounds:
+            raise
+        return Result(tuple(rounds), finished=False)
+    return Result(tuple(rounds))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Step:
+    """What does not change from step to step."""
+
+    method: Method
+    prior: Prior
+    simulator: Simulator
+    x: Data
+    propose: Propose
+    size: int
+    live: int
+    progress: bool
+
+    def take(
+        self, key: Key, before: Round | None, pool: Simulations | None, last: bool
+    ) -> tuple[Round, Simulations]:
+        """Simulate, prune and train once; return the step, and the live set, oldest first."""
+        key_propose, key_simulate, key_fit, key_order = jax.random.split(key, 4)
+        if before is None:
+            proposal = from_prior(key_propose, self.prior, self.size)
+        else:
+            centred = before.posterior.prior
+            assert isinstance(centred, Recentred)
+            proposal = self.propose(key_propose, before.posterior, centred, self.x, self.size)
+        new = simulate_at(key_simulate, self.simulator, proposal.theta, progress=self.progress)
+        x = DataSpec.of(new.x, batched=True).conform(self.x)
+        if before is None:
+            warn_outside(x, new)
+        pool = self._pruned(proposal, new if pool is None else concatenate([pool, new]))
+        kept = int(np.sum(pool.weight > 0))
+        seen, start = self._coordinates(before, pool, kept)
+        # Shuffled: the last rows validate, and all steps should.
+        order = np.asarray(jax.random.permutation(key_order, self.live))
+        fitted = fit(
+            key_fit,
+            self.method,
+            seen,  # type: ignore[arg-type]
+            jax.tree.map(lambda a: a[order], pool),
+            initial=start,
+            max_epochs=None if last else EPOCHS,
+            capacity=self.live,
+            progress=self.progress,
+        )
+        done = Round(
+            simulations=new,
+            log_proposal=np.asarray(proposal.log_prob),
+            prior_mass=proposal.prior_mass,
+            kept=kept,
+            posterior=fitted.posterior,
+            history=fitted.history,
+        )
+        return done, pool
+
+    def _pruned(self, proposal: Proposal, pool: Simulations) -> Simulations:
+        """Return the newest simulations that the proposal keeps: `live` rows, padded by weight 0.
+
+        Both shapes are the same in every step, so that nothing is compiled twice.
+        """
+        pool = _filled(pool, np.arange(len(pool)), max(len(pool), self.live + self.size))
+        valid = np.asarray(pool.weight) > 0
+        keep = proposal.keeps(pool.theta) & valid
+        index = np.flatnonzero(keep if keep.sum() >= MIN_KEPT else valid)
+        return _filled(pool, index[-self.live :], self.live)
+
+    def _coordinates(
+        self, before: Round | None, pool: Simulations, kept: int
+    ) -> tuple[Recentred, Posterior | None]:
+        """Return the latent coordinates to train in, and the posterior to go on from."""
+        if before is None:
+            return unmoved(self.prior), None
+        seen = before.posterior.prior
+        assert isinstance(seen, Recentred)
+        rows = np.arange(self.live) % kept
+        z = latents(seen, pool.theta)[rows]
+        log_volume = 0.5 * np.linalg.slogdet(np.atleast_2d(np.cov(z, rowvar=False)))[1]
+        if log_volume > -np.log(SHRINKS):
+            return seen, before.posterior
+        return recentre(self.prior, latents(self.prior, pool.theta)[rows]), None
+
+
+def _filled(pool: Simulations, index: np.ndarray, n: int) -> Simulations:
+    """Return rows of a set, and then copies of the first of them with weight 0: `n` in all."""
+    rows = np.concatenate([index, np.repeat(index[:1], n - index.size)])
+    pool = jax.tree.map(lambda a: np.asarray(a)[rows], pool)
+    weight = np.where(np.arange(n) < index.size, pool.weight, 0.0).astype(pool.weight.dtype)
+    return Simulations(pool.theta, pool.x, weight)
