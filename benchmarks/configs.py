@@ -86,6 +86,13 @@ METHODS: dict[str, Entry] = {
         sets=lambda: jaxsbi.nle(density=_spline(), iid=True),
         default=False,
     ),
+    "nle_mixture": Entry(
+        lambda: jaxsbi.nle(density=jaxsbi.densities.GaussianMixture()),
+        "simulation-based",
+        "nle with a mixture of eight Gaussians",
+        sets=lambda: jaxsbi.nle(density=jaxsbi.densities.GaussianMixture(), iid=True),
+        default=False,
+    ),
     "npe_refit": Entry(
         jaxsbi.npe,
         "simulation-based",

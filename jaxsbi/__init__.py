@@ -21,6 +21,7 @@ from jaxsbi.fit import fit
 from jaxsbi.importance import importance
 from jaxsbi.marginals import marginals
 from jaxsbi.methods import emulator, fmpe, joint, nle, npe, npse, nre
+from jaxsbi.online import Signals, fit_online
 from jaxsbi.priors import Prior
 from jaxsbi.simulate import simulate
 from jaxsbi.workarounds import disable_ynn_fusion
@@ -35,6 +36,7 @@ __all__ = [
     "Method",
     "Posterior",
     "Prior",
+    "Signals",
     "Simulations",
     "abc",
     "base",
@@ -44,6 +46,7 @@ __all__ = [
     "emulator",
     "fields",
     "fit",
+    "fit_online",
     "fmpe",
     "importance",
     "joint",

@@ -8,42 +8,32 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import time
-from typing import Any
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from tqdm import tqdm
 
+from jaxsbi import loop
 from jaxsbi.base import (
     ONCE_OPTIONS,
     Array,
     DataSpec,
     Fitted,
-    History,
     Key,
     Method,
     Posterior,
     Simulations,
     Variables,
-    check_key,
 )
-from jaxsbi.interrupt import Interrupt
-from jaxsbi.methods.ensemble import Ensemble
 from jaxsbi.priors import Prior
 from jaxsbi.splitting import repeated, split
-from jaxsbi.training import PROGRAMS, Plan, TrainState
+from jaxsbi.training import Plan, TrainState
 
-CHUNK_SECONDS = 0.5
 MAX_EVALUATION_BATCH = 2048
 TARGET_STEPS = 5_600
 """Optimiser steps that the default number of epochs aims at, where the method does not say."""
-
-LONG_ROWS = 500_000
-"""Rows seen in all steps from which on faster code is worth two more seconds of compiling; the
-default training on 10,000 simulations sees 700,000."""
 
 
 def fit(
@@ -102,8 +92,7 @@ def fit(
             or an option is out of its range.
         FloatingPointError: If the loss becomes NaN or infinite; the message names the epoch.
     """
-    check_key(key)
-    _check_method(method)
+    loop.check_options(key, method, optimizer, ensemble)
     rows, cut = split(simulations, validation_fraction, prior)
     used = (cut, len(rows) - cut)
     num_invalid = len(simulations) - len(rows)
@@ -114,25 +103,17 @@ def fit(
     plan = _plan(cut, held_out, batch_size, max_epochs, patience, target)
     plan = dataclasses.replace(plan, trees=optimizer is not None)
     if optimizer is None:
-        optimizer = default_optimizer(plan.steps * plan.max_epochs)
-    _check_optimizer(optimizer)
-    members = _check_members(ensemble)
-    start = None if initial is None else _start(initial, method, prior, ensemble)
+        optimizer = loop.default_optimizer(plan.steps * plan.max_epochs)
+    start = loop.start_from(initial, method, prior, ensemble)
 
-    train = functools.partial(_train, method, prior, rows, optimizer, progress)
-    state, seconds, interrupted = train(plan, cut, jax.random.split(key, members), start)
-    _check_finite(state, plan)
-    kept = state
-    if refit and not interrupted:
-        kept, seconds = _refit(train, state, plan, len(rows), key, seconds, start)
-    history = _history(state, plan, interrupted, seconds, used, num_invalid)
-    variables = {"params": kept.best, "statistics": kept.statistics}
-    if ensemble is None:
-        variables = _only(variables)
-    else:
-        method = Ensemble(method=method, size=members)
+    train = functools.partial(_train, method, prior, rows, optimizer, start, progress)
+    outcome = train(plan, cut, jax.random.split(key, ensemble or 1))
+    kept = outcome.state
+    if refit and not outcome.interrupted:
+        outcome, kept = _refit(train, outcome, plan, len(rows), key)
+    history = loop.history(outcome, plan, used, num_invalid)
     data = DataSpec.of(simulations.x, batched=True)
-    return Fitted(Posterior(variables, prior, method, data), history)
+    return loop.fitted(method, prior, data, ensemble, kept, history)
 
 
 def _train(
@@ -140,110 +121,43 @@ def _train(
     prior: Prior,
     rows: Simulations,
     optimizer: optax.GradientTransformation,
+    start: Variables | None,
     progress: bool,
     plan: Plan,
     cut: int,
     keys: Array,
-    start: Variables | None,
-) -> tuple[TrainState, tuple[float, float], bool]:
-    """Compile and run one training on the first `cut` rows.
-
-    Returns:
-        The final state, the seconds spent compiling and running, and whether the user stopped it.
-    """
-    begin = time.perf_counter()
-    initial, chunk = PROGRAMS[_program(plan)]
+) -> loop.Outcome:
+    """Run one training on the first `cut` rows."""
     latent = getattr(method, "latent", False)
     training, validation = _parts(prior, rows, latent, cut, plan.evaluation_batch)
     seen = prior.latent if latent else prior
-    state = initial(optimizer, plan, method, seen, training, keys, start)
-    run = functools.partial(chunk, optimizer, plan, method, seen, training, validation)
-    # Zero epochs: this call only compiles.
-    state = jax.block_until_ready(run(state, jnp.int32(0)))
-    compile_seconds = time.perf_counter() - begin
-    begin = time.perf_counter()
-    state, interrupted = _run(run, state, plan, progress)
-    return state, (compile_seconds, time.perf_counter() - begin), interrupted
+    return loop.train(
+        method, seen, optimizer, plan, training, training, validation, keys, start, progress
+    )
 
 
 def _refit(
-    train: Any,
-    state: TrainState,
-    plan: Plan,
-    rows: int,
-    key: Key,
-    seconds: tuple[float, float],
-    start: Variables | None,
-) -> tuple[TrainState, tuple[float, float]]:
-    """Train on all rows for as many epochs as were best; the first training if interrupted."""
+    train: Callable[..., loop.Outcome], first: loop.Outcome, plan: Plan, rows: int, key: Key
+) -> tuple[loop.Outcome, TrainState]:
+    """Train on all rows for as many epochs as were best.
+
+    Returns:
+        The first training, with the seconds of both, and the state that is kept: the second's, or
+        the first's if the user interrupts.
+    """
     again = dataclasses.replace(
         plan,
         steps=rows // plan.batch,
-        max_epochs=max(1, round(float(np.mean(state.best_epoch)))),
+        max_epochs=max(1, round(float(np.mean(first.state.best_epoch)))),
         select=False,
     )
-    keys = jax.random.split(jax.random.fold_in(key, 1), state.best_epoch.size)
-    final, more, interrupted = train(again, rows, keys, start)
-    _check_finite(final, again)
-    return state if interrupted else final, (seconds[0] + more[0], seconds[1] + more[1])
-
-
-@functools.lru_cache(maxsize=256)
-def default_optimizer(num_steps: int, peak: float = 4e-3) -> optax.GradientTransformation:
-    """Return Adam with gradient clipping and a warmed-up cosine schedule of `num_steps` steps.
-
-    Cached, so that fits of equal size share one compiled program.
-    """
-    warmup = max(1, min(100, num_steps // 20))
-    schedule = optax.warmup_cosine_decay_schedule(0.0, peak, warmup, max(num_steps, warmup + 1))
-    return optax.chain(optax.clip_by_global_norm(5.0), optax.adam(schedule))
-
-
-def _check_method(method: Any) -> None:
-    if not isinstance(method, Method) or isinstance(method, type):
-        raise TypeError(
-            "method: expected a configured method such as jaxsbi.npe(), got "
-            f"{getattr(method, '__name__', None) or repr(method)}. Did you forget to call it?"
-        )
-
-
-def _check_optimizer(optimizer: Any) -> None:
-    if not isinstance(optimizer, optax.GradientTransformation):
-        raise TypeError(
-            "optimizer: expected an Optax transformation such as optax.adam(1e-3), got "
-            f"{getattr(optimizer, '__name__', None) or repr(optimizer)}."
-        )
-
-
-def _check_members(ensemble: int | None) -> int:
-    if ensemble is None:
-        return 1
-    if ensemble < 1:
-        raise ValueError(f"ensemble: expected a positive number of members, got {ensemble}.")
-    return int(ensemble)
-
-
-def _start(initial: Posterior, method: Method, prior: Prior, ensemble: int | None) -> Variables:
-    """Return the variables to start from, with a leading axis of members."""
-    wanted = method if ensemble is None else Ensemble(method=method, size=ensemble)
-    if not _equal(initial.method, wanted):
-        raise ValueError(
-            f"initial: expected a posterior of {wanted}, got one of {initial.method}. Go on with "
-            "the method and the `ensemble` it was trained with, or leave `initial` out."
-        )
-    if not _equal(initial.prior, prior):
-        raise ValueError(
-            "initial: expected a posterior trained under this prior, whose coordinates its network "
-            "works in, got one under another. Pass `prior=initial.prior`."
-        )
-    # Copies, for the loop over epochs writes its state over what it is given.
-    return jax.tree.map(jnp.copy, initial.variables if ensemble else _one(initial.variables))
-
-
-def _equal(a: Any, b: Any) -> bool:
-    """Whether two configurations have equal structure and equal arrays."""
-    (some, kind), (others, other) = jax.tree.flatten(a), jax.tree.flatten(b)
-    return kind == other and all(map(np.array_equal, some, others))
+    keys = jax.random.split(jax.random.fold_in(key, 1), first.state.best_epoch.size)
+    second = train(again, rows, keys)
+    both = first._replace(
+        compile_seconds=first.compile_seconds + second.compile_seconds,
+        run_seconds=first.run_seconds + second.run_seconds,
+    )
+    return both, first.state if second.interrupted else second.state
 
 
 def _plan(
@@ -301,88 +215,3 @@ def _parts(
     padded = jax.tree.map(pad, validation)
     weight = jnp.concatenate([validation.weight, jnp.zeros(missing, rows.weight.dtype)])
     return training, Simulations(padded.theta, padded.x, weight)
-
-
-@jax.jit
-def _one(variables: Variables) -> Variables:
-    """Return the variables as those of one member of several."""
-    return jax.tree.map(lambda a: a[None], variables)
-
-
-@jax.jit
-def _only(variables: Variables) -> Variables:
-    """Return the variables of the only member."""
-    return jax.tree.map(lambda a: a[0], variables)
-
-
-def _program(plan: Plan) -> str:
-    """Return which compiled program trains: on CPUs faster code takes longer to compile."""
-    if jax.default_backend() != "cpu":
-        return "accelerator"
-    return "cpu, long" if plan.rows > LONG_ROWS else "cpu"
-
-
-def _run(run: Any, state: TrainState, plan: Plan, progress: bool) -> tuple[TrainState, bool]:
-    """Run chunks until every member is done, or the user interrupts."""
-    epochs, done, chunk = 0, False, 1
-    with (
-        Interrupt() as interrupt,
-        tqdm(total=plan.max_epochs, desc="fit", unit="epoch", disable=not progress) as bar,
-    ):
-        while not done and not interrupt.seen:
-            begin = time.perf_counter()
-            state = run(state, jnp.int32(min(epochs + chunk, plan.max_epochs)))
-            # One small copy per chunk is all the host ever waits for.
-            now, done_now, best = jax.device_get((state.epoch, state.done, state.best_loss))
-            seconds = time.perf_counter() - begin
-            ran = int(now.max()) - epochs
-            epochs = int(now.max())
-            done = bool(done_now.all()) or epochs >= plan.max_epochs
-            bar.update(ran)
-            bar.set_postfix(validation=f"{best.mean():.4f}")
-            chunk = max(1, min(plan.max_epochs, round(ran * CHUNK_SECONDS / max(seconds, 1e-3))))
-    return state, interrupt.seen and not done
-
-
-def _history(
-    state: TrainState,
-    plan: Plan,
-    interrupted: bool,
-    seconds: tuple[float, float],
-    used: tuple[int, int],
-    num_invalid: int,
-) -> History:
-    epochs = int(np.max(state.epoch))
-    train = np.asarray(state.train_loss)[:, :epochs]
-    validation = np.asarray(state.validation_loss)[:, :epochs]
-    best = np.asarray(state.best_epoch)
-    if best.size == 1:
-        train, validation, best = train[0], validation[0], best[0]
-    stopped = "interrupted" if interrupted else "patience"
-    if not interrupted and bool(np.any(np.asarray(state.epoch) >= plan.max_epochs)):
-        stopped = "max_epochs"
-    return History(
-        train_loss=train,
-        validation_loss=validation,
-        best_epoch=best,
-        stopped=stopped,
-        compile_seconds=seconds[0],
-        run_seconds=seconds[1],
-        num_simulations=used,
-        num_invalid=num_invalid,
-    )
-
-
-def _check_finite(state: TrainState, plan: Plan) -> None:
-    failed = np.asarray(state.failed)
-    if not failed.any():
-        return
-    member = int(np.argmax(failed))
-    epoch = int(state.epoch[member])
-    which = f" of member {member}" if failed.size > 1 else ""
-    raise FloatingPointError(
-        f"fit: the loss{which} became NaN or infinite in epoch {epoch} (of {plan.max_epochs}). "
-        "Try a smaller learning rate, optax.clip_by_global_norm, and look for extreme values in "
-        "simulations.x (heavy tails: take logarithms); jax.config.update('jax_debug_nans', True) "
-        "finds the operation."
-    )

@@ -96,7 +96,7 @@ def _in_chunks(
             parts.append(jax.tree.map(lambda a, k=keep: np.asarray(a)[:k], part))
             bar.update(keep)
     theta, x, valid = jax.tree.map(lambda *a: jnp.asarray(np.concatenate(a)), *parts)
-    _report(np.asarray(valid), simulator)
+    report(np.asarray(valid), simulator)
     return Simulations(theta, x, valid.astype(jnp.float32))
 
 
@@ -189,7 +189,8 @@ def all_finite(tree: Any) -> Array:
     return functools.reduce(jnp.logical_and, checks)
 
 
-def _report(valid: np.ndarray, simulator: Simulator) -> None:
+def report(valid: np.ndarray, simulator: Callable[..., Data]) -> None:
+    """Warn of simulations that are not finite; raise a ValueError if none is."""
     invalid = int(valid.size - valid.sum())
     if not invalid:
         return

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -64,10 +65,23 @@ class Plan:
         return max(1, self.patience // (PLATEAUS + 1))
 
 
+class Stream(Protocol):
+    """Simulations that are made as they are needed; a pytree."""
+
+    def batch(self, key: Key, n: int) -> Simulations:
+        """Return `n` rows, as `loss` sees them."""
+        ...
+
+
+Source = Simulations | Stream
+"""Where the rows of a step come from: a stored set, or a stream."""
+
+
 class TrainState(NamedTuple):
     """The state of each member, with a leading axis of members on every leaf.
 
-    `params` and `average` are vectors, `best` has the method's own structure.
+    `params` and `average` are vectors, `best` has the method's own structure; `invalid` counts rows
+    that were left out.
     """
 
     params: Array
@@ -84,6 +98,7 @@ class TrainState(NamedTuple):
     validation_loss: Array
     done: Array
     failed: Array
+    invalid: Array
 
 
 def _initial_state(
@@ -123,6 +138,7 @@ def _initial_state(
             validation_loss=nothing,
             done=jnp.array(False),
             failed=jnp.array(False),
+            invalid=jnp.int32(0),
         )
 
     return over_members(one, (keys, start))
@@ -137,7 +153,7 @@ def _train_chunk(
     plan: Plan,
     method: Method,
     prior: Prior,
-    training: Simulations,
+    source: Source,
     validation: Simulations,
     state: TrainState,
     stop: Array,
@@ -147,7 +163,7 @@ def _train_chunk(
     def one(state: TrainState) -> TrainState:
         return jax.lax.while_loop(
             lambda s: (s.epoch < stop) & ~s.done,
-            lambda s: _epoch(optimizer, plan, method, prior, training, validation, s),
+            lambda s: _epoch(optimizer, plan, method, prior, source, validation, s),
             state,
         )
 
@@ -186,14 +202,13 @@ def _epoch(
     plan: Plan,
     method: Method,
     prior: Prior,
-    training: Simulations,
+    source: Source,
     validation: Simulations,
     state: TrainState,
 ) -> TrainState:
     key = jax.random.fold_in(state.key, state.epoch)
-    key_order, key_steps = jax.random.split(key)
-    rows = jax.random.permutation(key_order, training.weight.shape[0])
-    rows = rows[: plan.steps * plan.batch].reshape(plan.steps, plan.batch)
+    key_rows, key_steps = jax.random.split(key)
+    rows, take = _rows(plan, source, key_rows)
 
     unravel = ravel_pytree(state.best)[1]
     update = _on_trees(optimizer.update, unravel) if plan.trees else optimizer.update
@@ -206,16 +221,20 @@ def _epoch(
     seen = state.epoch * plan.steps
     share = jnp.maximum(1.0 / (1.0 + AVERAGED_EPOCHS * plan.steps), 3.0 / (3.0 + seen))
 
-    def step(carry: Any, each: tuple[Array, Key]) -> tuple[Any, Array]:
+    def step(carry: Any, each: tuple[Array, Key]) -> tuple[Any, tuple[Array, Array]]:
         params, average, optimizer_state = carry
-        index, key = each
-        loss, gradient = jax.value_and_grad(objective)(params, key, training[index])
+        row, key = each
+        batch = take(row)
+        loss, gradient = jax.value_and_grad(objective)(params, key, batch)
         updates, optimizer_state = update(gradient, optimizer_state, params)
         params = params + state.step_scale * updates
         average = average + share * (params - average)
-        return (params, average, optimizer_state), loss
+        return (params, average, optimizer_state), (
+            loss,
+            jnp.sum(batch.weight <= 0, dtype=jnp.int32),
+        )
 
-    (params, average, optimizer_state), losses = jax.lax.scan(
+    (params, average, optimizer_state), (losses, invalid) = jax.lax.scan(
         step,
         (state.params, state.average, state.optimizer),
         (rows, jax.random.split(key_steps, plan.steps)),
@@ -229,8 +248,23 @@ def _epoch(
         jax.random.fold_in(state.key, plan.max_epochs),
         validation,
     )
-    state = state._replace(params=params, average=average, optimizer=optimizer_state)
+    state = state._replace(
+        params=params,
+        average=average,
+        optimizer=optimizer_state,
+        invalid=state.invalid + jnp.sum(invalid, dtype=jnp.int32),
+    )
     return _record(plan, state, jnp.mean(losses), validation_loss)
+
+
+def _rows(plan: Plan, source: Source, key: Key) -> tuple[Array, Callable[[Array], Simulations]]:
+    """Return what each step of an epoch takes its rows by, and how."""
+    if not isinstance(source, Simulations):
+        steps = jnp.arange(plan.steps)
+        return steps, lambda step: source.batch(jax.random.fold_in(key, step), plan.batch)
+    rows = jax.random.permutation(key, source.weight.shape[0])
+    rows = rows[: plan.steps * plan.batch].reshape(plan.steps, plan.batch)
+    return rows, lambda index: source[index]
 
 
 def _on_trees(update: Any, unravel: Any) -> Any:

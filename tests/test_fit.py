@@ -19,6 +19,7 @@ import optax
 import pytest
 
 import jaxsbi
+from jaxsbi import loop
 from jaxsbi.base import configuration
 
 fit_module = importlib.import_module("jaxsbi.fit")
@@ -114,10 +115,10 @@ def test_a_key_is_a_reproducible_source(plain):
 @pytest.mark.parametrize("seconds", [1e-9, 1e9])
 def test_chunks_do_not_change_the_result(plain, seconds, monkeypatch):
     calls = []
-    initial, chunk = fit_module.PROGRAMS[BACKEND]
+    initial, chunk = loop.PROGRAMS[BACKEND]
     counted = (initial, lambda *a: calls.append(1) or chunk(*a))
-    monkeypatch.setitem(fit_module.PROGRAMS, BACKEND, counted)
-    monkeypatch.setattr(fit_module, "CHUNK_SECONDS", seconds)
+    monkeypatch.setitem(loop.PROGRAMS, BACKEND, counted)
+    monkeypatch.setattr(loop, "CHUNK_SECONDS", seconds)
     same(fit(), plain)
     # One call compiles. The host waits for every epoch, or for hardly any.
     assert len(calls) == 13 if seconds < 1 else len(calls) <= 4
@@ -177,7 +178,7 @@ def test_refit_takes_all_rows_for_as_many_epochs_as_were_best(ensemble):
 
 
 def test_growing_data_share_one_program_of_their_capacity():
-    size = fit_module.PROGRAMS[BACKEND][1]._cache_size
+    size = loop.PROGRAMS[BACKEND][1]._cache_size
     options = {"capacity": 400, "batch_size": 40}
     first = fit(**options)
     compiled = size()

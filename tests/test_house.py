@@ -17,7 +17,18 @@ GROUPS = (
     ("latent", "priors", "recentred", "simulate"),
     ("networks", "densities", "fields", "samplers", "noise", "tasks"),
     ("methods",),
-    ("splitting", "training", "fit", "abc", "sequential", "saving", "importance", "marginals"),
+    (
+        "splitting",
+        "training",
+        "loop",
+        "online",
+        "fit",
+        "abc",
+        "sequential",
+        "saving",
+        "importance",
+        "marginals",
+    ),
     ("diagnostics", "plots"),
 )
 RANK = {room: rank for rank, group in enumerate(GROUPS) for room in group}

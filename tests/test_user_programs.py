@@ -90,6 +90,14 @@ def test_another_road_is_another_line(problem, name: str) -> None:
     assert bool(jnp.all(jnp.abs(draws["position"]) <= 1))
 
 
+def test_simulations_inside_the_step(problem) -> None:
+    prior, _, x_observed, _ = problem
+    key = jax.random.key(0)
+    fitted = jaxsbi.fit_online(key, jaxsbi.npe(), prior, simulator, num_steps=200, progress=False)
+    draws = fitted.posterior.sample(key, x_observed, 100)
+    assert draws["position"].shape == (100, 2)
+
+
 def test_ensemble(problem) -> None:
     """Of a road that draws directly; likelihoods are averaged in `methods/test_ensemble.py`."""
     method = jaxsbi.npe()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -189,5 +189,5 @@ def _filled(pool: Simulations, index: np.ndarray, n: int) -> Simulations:
     """Return rows of a set, and then copies of the first of them with weight 0: `n` in all."""
     rows = np.concatenate([index, np.repeat(index[:1], n - index.size)])
     pool = jax.tree.map(lambda a: np.asarray(a)[rows], pool)
-    weight = np.where(np.arange(n) < index.size, pool.weight, 0.0).astype(pool.weight.dtype)
-    return Simulations(pool.theta, pool.x, weight)
+    used: Any = (np.arange(n) < index.size).astype(pool.weight.dtype)
+    return dataclasses.replace(pool, weight=used * pool.weight)

@@ -14,7 +14,7 @@ import scipy.stats
 
 import jaxsbi
 from jaxsbi.base import ONCE_OPTIONS, DataSpec, _log_prob, _sample, _sample_cpu
-from jaxsbi.fit import default_optimizer
+from jaxsbi.loop import default_optimizer
 from jaxsbi.methods import conditional, conditional_log_prob
 from jaxsbi.methods.conditional import _density, _draw
 from jaxsbi.methods.joint import apply, question, tokens

@@ -10,7 +10,7 @@ import numpyro.distributions as dist
 import pytest
 
 import jaxsbi
-from jaxsbi import sequential
+from jaxsbi import loop, sequential
 from jaxsbi.base import configuration
 from jaxsbi.recentred import Recentred
 from jaxsbi.sequential import rounds as rounds_module
@@ -19,7 +19,6 @@ pytestmark = [pytest.mark.rank_promotion]  # NumPyro's kernel
 
 dynamic_module = importlib.import_module("jaxsbi.sequential.dynamic")
 truncated_module = importlib.import_module("jaxsbi.sequential.truncated")
-fit_module = importlib.import_module("jaxsbi.fit")
 # N(0, 1) prior, N(0, 0.25²) posterior for x = 0: x | theta has precision 16 - 1.
 NARROW = jaxsbi.Prior(theta=dist.Normal(0.0, 1.0))
 NOISE = 15**-0.5
@@ -54,9 +53,9 @@ def results():
 
     def get(scheme):
         if scheme not in made:
-            before = {name: chunk._cache_size() for name, (_, chunk) in fit_module.PROGRAMS.items()}
+            before = {name: chunk._cache_size() for name, (_, chunk) in loop.PROGRAMS.items()}
             made[scheme] = run(scheme)
-            after = {name: chunk._cache_size() for name, (_, chunk) in fit_module.PROGRAMS.items()}
+            after = {name: chunk._cache_size() for name, (_, chunk) in loop.PROGRAMS.items()}
             # For all rounds: atomic's first has another loss, dynamic's last is longer.
             programs = 2 if scheme in ("atomic", "dynamic") else 1
             assert sum(after.values()) <= sum(before.values()) + programs

@@ -1,0 +1,242 @@
+"""How the host runs a training: what it compiles, how long a chunk is, what it writes down."""
+
+from __future__ import annotations
+
+import functools
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from tqdm import tqdm
+
+from jaxsbi.base import (
+    Array,
+    DataSpec,
+    Fitted,
+    History,
+    Method,
+    Posterior,
+    Simulations,
+    Variables,
+    check_key,
+)
+from jaxsbi.interrupt import Interrupt
+from jaxsbi.methods.ensemble import Ensemble
+from jaxsbi.priors import Prior
+from jaxsbi.training import PROGRAMS, Plan, Source, TrainState
+
+CHUNK_SECONDS = 0.5
+
+LONG_ROWS = 500_000
+"""Rows seen in all steps from which on faster code is worth two more seconds of compiling; the
+default training on 10,000 simulations sees 700,000."""
+
+
+class Outcome(NamedTuple):
+    """How a training ended: its state, the seconds of compiling and running, and whether the user
+    stopped it.
+    """  # noqa: D205
+
+    state: TrainState
+    compile_seconds: float
+    run_seconds: float
+    interrupted: bool
+
+
+def train(
+    method: Method,
+    prior: Prior,
+    optimizer: optax.GradientTransformation,
+    plan: Plan,
+    rows: Simulations,
+    source: Source,
+    validation: Simulations,
+    keys: Array,
+    start: Variables | None,
+    progress: bool,
+) -> Outcome:
+    """Compile and run one training.
+
+    Args:
+        method: The road.
+        prior: The prior as the method's `loss` sees it.
+        optimizer: The Optax transformation.
+        plan: Its sizes.
+        rows: The simulations that statistics are taken from.
+        source: Where each step's simulations come from.
+        validation: The whole validation set, in whole batches.
+        keys: One for each member.
+        start: The members' variables to start from; new ones if None.
+        progress: Whether to show a progress bar.
+
+    Raises:
+        FloatingPointError: If a loss becomes NaN or infinite.
+    """
+    begin = time.perf_counter()
+    initial, chunk = PROGRAMS[_program(plan)]
+    state = initial(optimizer, plan, method, prior, rows, keys, start)
+    run = functools.partial(chunk, optimizer, plan, method, prior, source, validation)
+    # Zero epochs: this call only compiles.
+    state = jax.block_until_ready(run(state, jnp.int32(0)))
+    compiled = time.perf_counter()
+    state, interrupted = _run(run, state, plan, progress)
+    _check_finite(state, plan)
+    return Outcome(state, compiled - begin, time.perf_counter() - compiled, interrupted)
+
+
+def _program(plan: Plan) -> str:
+    """Return which compiled program trains: on CPUs faster code takes longer to compile."""
+    if jax.default_backend() != "cpu":
+        return "accelerator"
+    return "cpu, long" if plan.rows > LONG_ROWS else "cpu"
+
+
+def _run(run: Any, state: TrainState, plan: Plan, progress: bool) -> tuple[TrainState, bool]:
+    """Run chunks until every member is done, or the user interrupts."""
+    epochs, done, chunk = 0, False, 1
+    with (
+        Interrupt() as interrupt,
+        tqdm(total=plan.max_epochs, desc="fit", unit="epoch", disable=not progress) as bar,
+    ):
+        while not done and not interrupt.seen:
+            begin = time.perf_counter()
+            state = run(state, jnp.int32(min(epochs + chunk, plan.max_epochs)))
+            # One small copy per chunk is all the host ever waits for.
+            now, done_now, best = jax.device_get((state.epoch, state.done, state.best_loss))
+            seconds = time.perf_counter() - begin
+            ran = int(now.max()) - epochs
+            epochs = int(now.max())
+            done = bool(done_now.all()) or epochs >= plan.max_epochs
+            bar.update(ran)
+            bar.set_postfix(validation=f"{best.mean():.4f}")
+            chunk = max(1, min(plan.max_epochs, round(ran * CHUNK_SECONDS / max(seconds, 1e-3))))
+    return state, interrupt.seen and not done
+
+
+def _check_finite(state: TrainState, plan: Plan) -> None:
+    failed = np.asarray(state.failed)
+    if not failed.any():
+        return
+    member = int(np.argmax(failed))
+    epoch = int(state.epoch[member])
+    which = f" of member {member}" if failed.size > 1 else ""
+    raise FloatingPointError(
+        f"fit: the loss{which} became NaN or infinite in epoch {epoch} (of {plan.max_epochs}). "
+        "Try a smaller learning rate, optax.clip_by_global_norm, and look for extreme values in "
+        "simulations.x (heavy tails: take logarithms); jax.config.update('jax_debug_nans', True) "
+        "finds the operation."
+    )
+
+
+def fitted(
+    method: Method,
+    prior: Prior,
+    data: DataSpec,
+    ensemble: int | None,
+    state: TrainState,
+    history: History,
+) -> Fitted:
+    """Return the posterior of what was kept, and the history."""
+    variables = {"params": state.best, "statistics": state.statistics}
+    if ensemble is None:
+        variables = _only(variables)
+    else:
+        method = Ensemble(method=method, size=ensemble)
+    return Fitted(Posterior(variables, prior, method, data), history)
+
+
+def history(
+    outcome: Outcome, plan: Plan, num_simulations: tuple[int, int], num_invalid: int
+) -> History:
+    """Return what a training tells its user."""
+    state = outcome.state
+    epochs = int(np.max(state.epoch))
+    train = np.asarray(state.train_loss)[:, :epochs]
+    validation = np.asarray(state.validation_loss)[:, :epochs]
+    best = np.asarray(state.best_epoch)
+    if best.size == 1:
+        train, validation, best = train[0], validation[0], best[0]
+    stopped = "interrupted" if outcome.interrupted else "patience"
+    if not outcome.interrupted and bool(np.any(np.asarray(state.epoch) >= plan.max_epochs)):
+        stopped = "max_epochs"
+    return History(
+        train_loss=train,
+        validation_loss=validation,
+        best_epoch=best,
+        stopped=stopped,
+        compile_seconds=outcome.compile_seconds,
+        run_seconds=outcome.run_seconds,
+        num_simulations=num_simulations,
+        num_invalid=num_invalid,
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def default_optimizer(num_steps: int, peak: float = 4e-3) -> optax.GradientTransformation:
+    """Return Adam with gradient clipping and a warmed-up cosine schedule of `num_steps` steps.
+
+    Cached, so that fits of equal size share one compiled program.
+    """
+    warmup = max(1, min(100, num_steps // 20))
+    schedule = optax.warmup_cosine_decay_schedule(0.0, peak, warmup, max(num_steps, warmup + 1))
+    return optax.chain(optax.clip_by_global_norm(5.0), optax.adam(schedule))
+
+
+def check_options(key: Any, method: Any, optimizer: Any, ensemble: int | None) -> None:
+    """Raise an error for what can't be trained, or trained with."""
+    check_key(key)
+    if not isinstance(method, Method) or isinstance(method, type):
+        raise TypeError(
+            "method: expected a configured method such as jaxsbi.npe(), got "
+            f"{getattr(method, '__name__', None) or repr(method)}. Did you forget to call it?"
+        )
+    if optimizer is not None and not isinstance(optimizer, optax.GradientTransformation):
+        raise TypeError(
+            "optimizer: expected an Optax transformation such as optax.adam(1e-3), got "
+            f"{getattr(optimizer, '__name__', None) or repr(optimizer)}."
+        )
+    if ensemble is not None and ensemble < 1:
+        raise ValueError(f"ensemble: expected a positive number of members, got {ensemble}.")
+
+
+def start_from(
+    initial: Posterior | None, method: Method, prior: Prior, ensemble: int | None
+) -> Variables | None:
+    """Return the variables to start from, with a leading axis of members; None for new ones."""
+    if initial is None:
+        return None
+    wanted = method if ensemble is None else Ensemble(method=method, size=ensemble)
+    if not _equal(initial.method, wanted):
+        raise ValueError(
+            f"initial: expected a posterior of {wanted}, got one of {initial.method}. Go on with "
+            "the method and the `ensemble` it was trained with, or leave `initial` out."
+        )
+    if not _equal(initial.prior, prior):
+        raise ValueError(
+            "initial: expected a posterior trained under this prior, whose coordinates its network "
+            "works in, got one under another. Pass `prior=initial.prior`."
+        )
+    # Copies, for the loop over epochs writes its state over what it is given.
+    return jax.tree.map(jnp.copy, initial.variables if ensemble else _one(initial.variables))
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Whether two configurations have equal structure and equal arrays."""
+    some, others = jax.tree.leaves(a), jax.tree.leaves(b)
+    structure: Any = jax.tree.structure(a)
+    return structure == jax.tree.structure(b) and all(map(np.array_equal, some, others))
+
+
+@jax.jit
+def _one(variables: Variables) -> Variables:
+    """Return the variables as those of one member of several."""
+    return jax.tree.map(lambda a: a[None], variables)
+
+
+@jax.jit
+def _only(variables: Variables) -> Variables:
+    """Return the variables of the only member."""
+    return jax.tree.map(lambda a: a[0], variables)

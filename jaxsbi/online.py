@@ -1,0 +1,215 @@
+"""Training on simulations made within the compiled step: no data set, and nothing seen twice."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxsbi import loop
+from jaxsbi.base import (
+    Array,
+    Data,
+    DataSpec,
+    Fitted,
+    Key,
+    Method,
+    Posterior,
+    Simulations,
+    Simulator,
+    Theta,
+)
+from jaxsbi.priors import Prior
+from jaxsbi.simulate import all_finite, draw, report, simulator_shape
+from jaxsbi.splitting import split
+from jaxsbi.training import Plan, Stream
+from jaxsbi.workarounds import register_dataclass
+
+STEPS = 100
+"""Steps between two looks at the validation set: an "epoch" of the history."""
+FIRST, VALIDATION = 4096, 2048
+"""Simulations made beforehand: data statistics come from some, the others validate."""
+HELD_OUT = 0.1
+
+Noise = Callable[[Key, Theta, Data], Data]
+
+
+@dataclasses.dataclass(frozen=True)
+class Signals:
+    """Stored signals that are seen with new noise each time.
+
+    Noise is cheap where signals are dear, and new noise in each step lowers the variance of
+    gradients: nothing can be learned by heart but the signals.
+
+    Attributes:
+        simulations: Parameters and noiseless signals, `simulate(key, prior, signal, n)`.
+        noise: `noise(key, theta, signal) -> x`, one data set; pure JAX code.
+    """
+
+    simulations: Simulations
+    noise: Noise
+
+
+@register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Simulated:
+    """A stream from the prior and a simulator."""
+
+    prior: Prior
+    simulator: Simulator = dataclasses.field(metadata={"static": True})
+    latent: bool = dataclasses.field(metadata={"static": True})
+
+    def batch(self, key: Key, n: int) -> Simulations:
+        keys = jax.random.split(key, n)
+        theta, x, valid = jax.vmap(lambda key: draw(self.simulator, self.prior, key))(keys)
+        return _seen(self.prior, theta, x, valid, self.latent)
+
+
+@register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Noisy:
+    """A stream of stored signals with new noise."""
+
+    prior: Prior
+    signals: Simulations
+    noise: Noise = dataclasses.field(metadata={"static": True})
+    latent: bool = dataclasses.field(metadata={"static": True})
+
+    def batch(self, key: Key, n: int) -> Simulations:
+        key_rows, key_noise = jax.random.split(key)
+        rows = self.signals[jax.random.randint(key_rows, (n,), 0, len(self.signals))]
+        x = jax.vmap(self.noise)(jax.random.split(key_noise, n), rows.theta, rows.x)
+        valid = jax.vmap(all_finite)((rows.theta, x))
+        return _seen(self.prior, rows.theta, x, valid, self.latent)
+
+
+def fit_online(
+    key: Key,
+    method: Method,
+    prior: Prior,
+    simulator: Simulator | Signals,
+    *,
+    num_steps: int,
+    batch_size: int = 256,
+    optimizer: optax.GradientTransformation | None = None,
+    ensemble: int | None = None,
+    initial: Posterior | None = None,
+    progress: bool = True,
+) -> Fitted:
+    """Train a method on new simulations in every step, made on the device within it.
+
+    For simulators that cost no more than a training step: what is learned is limited by time, not
+    by a number of simulations, and can't be over-fitted. Simulation, gradient and update are one
+    compiled program.
+
+    Args:
+        key: A typed key: the same key gives the same posterior on the same machine.
+        method: As for `fit`.
+        prior: The prior to simulate from (for stored signals, the prior they came from).
+        simulator: `simulator(key, theta) -> x`, as for `simulate`; or `Signals`, stored ones
+            with a noise function, of which a tenth is held out.
+        num_steps: Optimiser steps; rounded up to whole hundreds, above one hundred.
+        batch_size: Simulations per step. An ensemble's members see simulations of their own.
+        optimizer: Any Optax transformation; by default that of `fit`, for `num_steps`.
+        ensemble: Train this many members at once.
+        initial: A posterior to go on from, as for `fit`.
+        progress: Show a progress bar.
+
+    Returns:
+        The posterior and the history: an epoch is a hundred steps, the validation set 2,048 fixed
+        simulations. The last variables (their running average) are kept. `history.num_simulations`
+        over `history.run_seconds` is the throughput.
+
+    Raises:
+        TypeError: As `fit`, or the simulator returns something else than a pytree of arrays.
+        ValueError: If a number is out of range, or the stored signals have other parameters.
+        FloatingPointError: If the loss becomes NaN or infinite; the message names the epoch.
+    """
+    loop.check_options(key, method, optimizer, ensemble)
+    if num_steps < 1 or batch_size < 2:
+        raise ValueError(
+            "num_steps and batch_size: expected at least 1 and 2, got "
+            f"{num_steps} and {batch_size}."
+        )
+    key_first, key_validation, key_fit = jax.random.split(key, 3)
+    latent = getattr(method, "latent", False)
+    source, other = _streams(prior, simulator, latent)
+    law = simulator.noise if isinstance(simulator, Signals) else simulator
+    first = _made(source, key_first, FIRST, law)
+    held_out = _made(other, key_validation, VALIDATION, law)
+    steps = min(STEPS, num_steps)
+    epochs = -(-num_steps // steps)
+    plan = Plan(
+        batch=batch_size,
+        steps=steps,
+        evaluation_batch=len(held_out),
+        max_epochs=epochs,
+        patience=epochs + 1,
+        trees=optimizer is not None,
+        select=False,
+    )
+    if optimizer is None:
+        optimizer = loop.default_optimizer(steps * epochs)
+    outcome = loop.train(
+        method,
+        prior.latent if latent else prior,
+        optimizer,
+        plan,
+        first,
+        source,
+        held_out,
+        jax.random.split(key_fit, ensemble or 1),
+        loop.start_from(initial, method, prior, ensemble),
+        progress,
+    )
+    state = outcome.state
+    used = int(np.sum(state.epoch)) * steps * batch_size
+    missed = int(np.sum(state.invalid))
+    history = loop.history(outcome, plan, (used - missed, len(held_out)), missed)
+    data = DataSpec.of(held_out.x, batched=True)
+    return loop.fitted(method, prior, data, ensemble, state, history)
+
+
+def _streams(prior: Prior, simulator: Simulator | Signals, latent: bool) -> tuple[Stream, Stream]:
+    """Return the stream to train on, and the one to validate on."""
+    if isinstance(simulator, Signals):
+        rows, cut = split(simulator.simulations, HELD_OUT, prior)
+        training, held_out = (
+            _Noisy(prior, part, simulator.noise, latent) for part in (rows[:cut], rows[cut:])
+        )
+        return training, held_out
+    simulator_shape(prior, simulator)  # errors that say what is wrong
+    stream = _Simulated(prior, simulator, latent)
+    return stream, stream
+
+
+def _made(stream: Stream, key: Key, n: int, law: Simulator | Noise) -> Simulations:
+    """Return what is finite of `n` rows."""
+    rows = jax.tree.map(np.asarray, _batch(stream, key, n))
+    report(rows.weight > 0, law)
+    return jax.tree.map(lambda a: jnp.asarray(a[rows.weight > 0]), rows)
+
+
+@functools.partial(jax.jit, static_argnames="n")
+def _batch(stream: Stream, key: Key, n: int) -> Simulations:
+    return stream.batch(key, n)
+
+
+def _seen(prior: Prior, theta: Theta, x: Data, valid: Array, latent: bool) -> Simulations:
+    """Return rows as `loss` sees them.
+
+    What is not finite has weight 0; and is zero, for 0 times the gradient of NaN is NaN.
+    """
+    if latent:
+        theta = {"z": jax.vmap(prior.to_latent)(theta)}
+
+    def clean(a: Array) -> Array:
+        return jnp.where(valid.reshape(-1, *(1,) * (a.ndim - 1)), a, jnp.zeros_like(a))
+
+    theta, x = jax.tree.map(clean, (theta, x))
+    return Simulations(theta, x, valid.astype(jnp.float32))
