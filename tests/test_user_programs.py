@@ -92,9 +92,11 @@ def test_another_road_is_another_line(problem, name: str) -> None:
 
 def test_simulations_inside_the_step(problem) -> None:
     prior, _, x_observed, _ = problem
-    key = jax.random.key(0)
-    fitted = jaxsbi.fit_online(key, jaxsbi.npe(), prior, simulator, num_steps=200, progress=False)
-    draws = fitted.posterior.sample(key, x_observed, 100)
+    key_fit, key_draws = jax.random.split(jax.random.key(0))
+    fitted = jaxsbi.fit_online(
+        key_fit, jaxsbi.npe(), prior, simulator, num_steps=200, progress=False
+    )
+    draws = fitted.posterior.sample(key_draws, x_observed, 100)
     assert draws["position"].shape == (100, 2)
 
 
