@@ -6,7 +6,7 @@ from typing import Any
 
 from benchmarks import configs
 from benchmarks.summary import ORDER
-from jaxsbi.plots.corner import COLORS, REFERENCE
+from jaxsbi.plots.canvas import COLORS, REFERENCE
 
 GREY = REFERENCE
 INK = "#222222"

@@ -105,14 +105,27 @@ class ODE:
             Draws, shape `(n, dim)`, and the solver's report.
         """
         start = jax.random.normal(key, (n, dim), widest.dtype)
+        slope = self._slope(rotation, widest)
+        z, info = self._solve(slope, 0.0, 1.0, self.steps, start)
+        return jnp.where(info.failed, jnp.nan, z), info
+
+    def path(
+        self, key: Key, rotation: Rotation, dim: int, n: int, widest: Array, points: int
+    ) -> Array:
+        """Return the way of `n` draws from noise to data, shape `(points, n, dim)`."""
+        start = jax.random.normal(key, (n, dim), widest.dtype)
+        slope = self._slope(rotation, widest)
+        at = jnp.linspace(0.0, 1.0, points)
+        return self._solve(slope, 0.0, 1.0, self.steps, start, at)[0]
+
+    def _slope(self, rotation: Rotation, widest: Array) -> Any:
         many = jax.vmap(rotation, (None, 0))
 
         def slope(s: Array, u: Array, _: Any) -> Array:
             angle, rate = angle_at(s, widest, self.power)
             return -rate * many(noise_at(angle), u)
 
-        z, info = self._solve(slope, 0.0, 1.0, self.steps, start)
-        return jnp.where(info.failed, jnp.nan, z), info
+        return slope
 
     def log_prob(self, rotation: Rotation, z: Array, widest: Array) -> Array:
         """Return the log-density (a scalar) of `z`, shape `(d,)`, under the flow."""
@@ -137,8 +150,15 @@ class ODE:
         return jax.random.rademacher(key, (self.probes, z.size), z.dtype)
 
     def _solve(
-        self, slope: Any, begin: float, end: float, steps: int, state: Any
+        self,
+        slope: Any,
+        begin: float,
+        end: float,
+        steps: int,
+        state: Any,
+        at: Array | None = None,
     ) -> tuple[Any, FieldInfo]:
+        """Return the state at the end, or at the times `at`, and the solver's report."""
         import diffrax  # slow to import
 
         controller: Any
@@ -157,10 +177,11 @@ class ODE:
             stepsize_controller=controller,
             max_steps=most,
             throw=False,
+            saveat=diffrax.SaveAt(t1=True) if at is None else diffrax.SaveAt(ts=at),
         )
         failed = solution.result != diffrax.RESULTS.successful
-        final = jax.tree.map(lambda a: a[0], solution.ys)
-        return final, FieldInfo(solution.stats["num_steps"], failed)
+        ys = solution.ys if at is not None else jax.tree.map(lambda a: a[0], solution.ys)
+        return ys, FieldInfo(solution.stats["num_steps"], failed)
 
 
 def angle_at(s: Array, widest: Array, power: float) -> tuple[Array, Array]:

@@ -64,13 +64,28 @@ class SDE:
         Returns:
             Draws, shape `(n, dim)`, and the solver's report.
         """
+        z, _ = self._walk(key, rotation, dim, n, widest, keep=False)
+        return z, FieldInfo(jnp.int32(self.steps), ~jnp.all(jnp.isfinite(z)))
+
+    def path(
+        self, key: Key, rotation: Rotation, dim: int, n: int, widest: Array, points: int
+    ) -> Array:
+        """Return the way of `n` draws from noise to data, shape `(points, n, dim)`."""
+        _, way = self._walk(key, rotation, dim, n, widest, keep=True)
+        assert way is not None
+        return way[jnp.round(jnp.linspace(0, self.steps, points)).astype(int)]
+
+    def _walk(
+        self, key: Key, rotation: Rotation, dim: int, n: int, widest: Array, *, keep: bool
+    ) -> tuple[Array, Array | None]:
+        """Return draws `(n, dim)`, and if it is wanted each step `(steps + 1, n, dim)`."""
         key_start, key_steps = jax.random.split(key)
         start = jax.random.normal(key_start, (n, dim), widest.dtype)
         many = jax.vmap(rotation, (None, 0))
         s = jnp.linspace(0.0, 1.0, self.steps + 1, dtype=widest.dtype)
         angles = angle_at(s, widest, self.power)[0]
 
-        def step(u: Array, each: tuple[Key, Array, Array]) -> tuple[Array, None]:
+        def step(u: Array, each: tuple[Key, Array, Array]) -> tuple[Array, Array | None]:
             key, phi, psi = each
             F = many(noise_at(phi), u)
             z, e = jnp.cos(phi) * u + jnp.sin(phi) * F, jnp.sin(phi) * u - jnp.cos(phi) * F
@@ -79,11 +94,12 @@ class SDE:
             v = self.churn**2 * (jnp.sin(psi) / jnp.sin(phi)) ** 2 * lost
             kept = jnp.sqrt(jnp.maximum(jnp.sin(psi) ** 2 - v, 0.0))
             fresh = jax.random.normal(key, u.shape, u.dtype)
-            return jnp.cos(psi) * z + kept * e + jnp.sqrt(jnp.maximum(v, 0.0)) * fresh, None
+            u = jnp.cos(psi) * z + kept * e + jnp.sqrt(jnp.maximum(v, 0.0)) * fresh
+            return u, u if keep else None
 
         keys = jax.random.split(key_steps, self.steps)
-        z, _ = jax.lax.scan(step, start, (keys, angles[:-1], angles[1:]))
-        return z, FieldInfo(jnp.int32(self.steps), ~jnp.all(jnp.isfinite(z)))
+        z, way = jax.lax.scan(step, start, (keys, angles[:-1], angles[1:]))
+        return z, None if way is None else jnp.concatenate([start[None], way])
 
     def log_prob(self, rotation: Rotation, z: Array, widest: Array) -> Array:
         """Return the log-density (a scalar) of `z`, shape `(d,)`, by the field's ODE."""

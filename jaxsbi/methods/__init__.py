@@ -3,7 +3,7 @@
 from jaxsbi.methods.conditional import conditional, conditional_log_prob
 from jaxsbi.methods.emulator import Emulator, emulator
 from jaxsbi.methods.ensemble import Ensemble
-from jaxsbi.methods.field import sample_iid
+from jaxsbi.methods.field import sample_iid, trajectories
 from jaxsbi.methods.fmpe import FMPE, fmpe
 from jaxsbi.methods.joint import Joint, joint
 from jaxsbi.methods.nle import NLE, nle
@@ -34,4 +34,5 @@ __all__ = [
     "npse",
     "nre",
     "sample_iid",
+    "trajectories",
 ]

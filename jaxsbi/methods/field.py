@@ -99,6 +99,43 @@ def log_prob(method: Any, variables: Variables, prior: Prior, theta: Theta, x: D
     return jnp.where(inside, value - prior.log_abs_det_jacobian(z), -jnp.inf)
 
 
+def trajectories(key: Key, posterior: Posterior, x: Data, n: int, *, points: int = 65) -> Array:
+    """Return how draws of a posterior flow, or diffuse, from noise to data.
+
+    Args:
+        key: A typed key.
+        posterior: A posterior of `fmpe` or `npse`.
+        x: One data set.
+        n: The number of draws (static).
+        points: Moments at which they are seen, evenly spaced in the solver's time.
+
+    Returns:
+        Latent coordinates, shape `(points, n, dim)`: from N(0, I) to the posterior's z.
+
+    Raises:
+        TypeError: If the key is not typed, or the posterior learned no field.
+    """
+    _check_field("trajectories", key, posterior)
+    return _trajectories(key, posterior, posterior.data.conform(x), n, points)
+
+
+@functools.partial(jax.jit, static_argnames=("n", "points"))
+def _trajectories(key: Key, posterior: Posterior, x: Data, n: int, points: int) -> Array:
+    method: Any = posterior.method
+    rotation = _rotation(method, posterior.variables, x)
+    widest = widest_angle(method.path)
+    return method.sampler.path(key, rotation, posterior.prior.dim, n, widest, points)
+
+
+def _check_field(name: str, key: Key, posterior: Posterior) -> None:
+    check_key(key)
+    if not hasattr(posterior.method, "field"):
+        raise TypeError(
+            f"{name}: expected a posterior of fmpe or npse (no ensemble), got "
+            f"{type(posterior.method).__name__}."
+        )
+
+
 PILOT = 1_000
 """Draws of each single posterior, from which its covariance is estimated."""
 
@@ -122,12 +159,7 @@ def sample_iid(key: Key, posterior: Posterior, xs: Data, n: int) -> Theta:
         TypeError: If the key is not typed, or the posterior learned no field.
         ValueError: If the prior is not standard normal in the latent space.
     """
-    check_key(key)
-    if not hasattr(posterior.method, "field"):
-        raise TypeError(
-            "sample_iid: expected a posterior of fmpe or npse (no ensemble), got "
-            f"{type(posterior.method).__name__}."
-        )
+    _check_field("sample_iid", key, posterior)
     if not all(posterior.prior.exact.values()):
         names = [name for name, exact in posterior.prior.exact.items() if not exact]
         raise ValueError(

@@ -2,5 +2,21 @@
 
 from jaxsbi.plots.calibration import calibration
 from jaxsbi.plots.corner import corner
+from jaxsbi.plots.coverage import coverage
+from jaxsbi.plots.crossover import crossover
+from jaxsbi.plots.history import loss, rounds
+from jaxsbi.plots.predictive import predictive
+from jaxsbi.plots.ranks import rank_histograms
+from jaxsbi.plots.trajectories import trajectories
 
-__all__ = ["calibration", "corner"]
+__all__ = [
+    "calibration",
+    "corner",
+    "coverage",
+    "crossover",
+    "loss",
+    "predictive",
+    "rank_histograms",
+    "rounds",
+    "trajectories",
+]

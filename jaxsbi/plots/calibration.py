@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxsbi.diagnostics.calibration import LEVEL, CalibrationReport
-from jaxsbi.plots.corner import COLORS, REFERENCE
+from jaxsbi.plots.canvas import COLORS, REFERENCE, WORST, figure_of, panels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-WORST = "#D55E00"
 
 
 def calibration(report: CalibrationReport, *, figure: Figure | None = None) -> Figure:
@@ -33,19 +31,8 @@ def calibration(report: CalibrationReport, *, figure: Figure | None = None) -> F
     Raises:
         ImportError: If matplotlib is not installed.
     """
-    try:
-        from matplotlib import pyplot as plt
-    except ImportError as error:
-        raise ImportError(
-            'jaxsbi.plots.calibration needs matplotlib: pip install "jaxsbi[plots]".'
-        ) from error
-    count = len(report.tests)
-    columns = min(count, 4)
-    rows = -(-count // columns)
-    if figure is None:
-        figure = plt.figure(figsize=(2.9 * columns, 2.7 * rows + 0.3), layout="constrained")
-    for place, ranks in enumerate(report.tests.values(), start=1):
-        axes = figure.add_subplot(rows, columns, place)
+    every = panels("calibration", len(report.tests), figure, (2.9, 2.7))
+    for place, (axes, ranks) in enumerate(zip(every, report.tests.values(), strict=True)):
         axes.fill_between([0, 1], -ranks.band, ranks.band, color=REFERENCE, alpha=0.25, lw=0)
         axes.axhline(0.0, color=REFERENCE, lw=0.8)
         steps = (np.arange(ranks.ranks.shape[0]) + 0.5) / ranks.ranks.shape[0]
@@ -58,9 +45,8 @@ def calibration(report: CalibrationReport, *, figure: Figure | None = None) -> F
         axes.set_title(f"{ranks.name}  (p {worst:.2g})", fontsize=10)
         axes.set_xlim(0, 1)
         axes.set_ylim(*(np.array([-1, 1]) * max(1.6 * ranks.band, *np.abs(axes.get_ylim()))))
-        axes.spines[["top", "right"]].set_visible(False)
-        if (place - 1) % columns == 0:
+        if place % 4 == 0:
             axes.set_ylabel("share below rank - rank")
-        if place > count - columns:
+        if place + 4 >= len(every):
             axes.set_xlabel("rank of the truth")
-    return figure
+    return figure_of(every[0])

@@ -8,13 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsbi.base import Theta
+from jaxsbi.plots.canvas import COLORS, REFERENCE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Okabe & Ito's colours, distinguishable by colour-blind readers and in grey.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-REFERENCE = "#8c8c8c"
 LEVELS = (0.6827, 0.9545)
 
 

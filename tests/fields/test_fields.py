@@ -218,6 +218,20 @@ def test_draws_of_a_gaussian(solver):
 
 
 @solvers
+def test_a_path_leads_from_noise_to_the_draws(solver):
+    target, widest = THREE, jnp.asarray(HALF_TURN)
+    arguments = (jax.random.key(5), target.rotation, target.dim, 500, widest)
+    way = SOLVERS[solver].path(*arguments, 9)
+    assert way.shape == (9, 500, target.dim)
+    z, _ = SOLVERS[solver](*arguments)
+    # Adaptive solvers are interpolated between their steps.
+    np.testing.assert_allclose(way[-1], z, atol=1e-4)
+    # 500 draws of a standard normal: mean 0 ± 0.045, variance 1 ± 0.063.
+    assert np.all(np.abs(way[0].mean(0)) < 0.2)
+    assert np.all(np.abs(way[0].var(0) - 1) < 0.3)
+
+
+@solvers
 @pytest.mark.parametrize("target", [THREE, ATOMS], ids=["mixture", "atoms"])
 def test_draws_keep_the_masses_of_the_modes(solver, target):
     z, _ = draws_of(target, solver)

@@ -8,7 +8,7 @@ import pytest
 from jaxsbi.diagnostics import CalibrationReport, Ranks
 from jaxsbi.diagnostics.uniformity import ks_band, ks_p_value
 from jaxsbi.plots import calibration
-from jaxsbi.plots.calibration import WORST
+from jaxsbi.plots.canvas import WORST
 
 pytest.importorskip("matplotlib")
 
