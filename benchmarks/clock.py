@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax
+
 
 class OutOfTime(BaseException):
     """The wall-clock limit has been reached. Like KeyboardInterrupt, no `except Exception`."""
@@ -64,3 +66,10 @@ def clocked(work: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
     value = work()
     seconds = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
     return value, {name: round(second, 6) for name, second in seconds.items()}
+
+
+def twice(work: Callable[[], Any]) -> tuple[Any, dict[str, dict[str, float]]]:
+    """Return a value, and the seconds of the first call, which compiles, and of the second."""
+    _, first = clocked(lambda: jax.block_until_ready(work()))
+    value, later = clocked(lambda: jax.block_until_ready(work()))
+    return value, {"first": first, "later": later}

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ import numpy as np
 
 import jaxsbi
 from benchmarks import configs, plan
-from benchmarks.clock import clocked
+from benchmarks.clock import twice
 from benchmarks.environment import environment
 
 TASKS = ("two_moons", "slcp", "gaussian_linear")
@@ -59,8 +58,8 @@ def measure(task_name: str, method: str) -> dict[str, Any]:
     x = jnp.asarray(jaxsbi.tasks.reference(task_name, 1).x, task.x_dtype)
     many = jax.jit(jax.vmap(lambda key, x: posterior.sample_with_info(key, x, MANY)))
     keys = jax.random.split(key_many, count)
-    _, one = _twice(lambda: posterior.sample_with_info(key_one, x, ONE))
-    (_, info), all_of_them = _twice(lambda: many(keys, fresh))
+    _, one = twice(lambda: posterior.sample_with_info(key_one, x, ONE))
+    (_, info), all_of_them = twice(lambda: many(keys, fresh))
     row = {
         "task": task_name,
         "method": method,
@@ -79,13 +78,6 @@ def measure(task_name: str, method: str) -> dict[str, Any]:
         }
     print(json.dumps(row), flush=True)
     return row
-
-
-def _twice(work: Callable[[], Any]) -> tuple[Any, dict[str, dict[str, float]]]:
-    """Return a value, and the seconds of the first call and of the second."""
-    _, first = clocked(lambda: jax.block_until_ready(work()))
-    value, later = clocked(lambda: jax.block_until_ready(work()))
-    return value, {"first": first, "later": later}
 
 
 if __name__ == "__main__":

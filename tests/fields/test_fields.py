@@ -220,10 +220,10 @@ def test_draws_of_a_gaussian(solver):
 @solvers
 def test_a_path_leads_from_noise_to_the_draws(solver):
     target, widest = THREE, jnp.asarray(HALF_TURN)
-    arguments = (jax.random.key(5), target.rotation, target.dim, 500, widest)
-    way = SOLVERS[solver].path(*arguments, 9)
+    arguments = (target.rotation, target.dim, 500, widest)
+    way = SOLVERS[solver].path(jax.random.key(5), *arguments, 9)
     assert way.shape == (9, 500, target.dim)
-    z, _ = SOLVERS[solver](*arguments)
+    z, _ = SOLVERS[solver](jax.random.key(5), *arguments)
     # Adaptive solvers are interpolated between their steps.
     np.testing.assert_allclose(way[-1], z, atol=1e-4)
     # 500 draws of a standard normal: mean 0 ± 0.045, variance 1 ± 0.063.
