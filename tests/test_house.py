@@ -17,7 +17,17 @@ GROUPS = (
     ("latent", "priors", "recentred", "simulate"),
     ("networks", "densities", "fields", "samplers", "noise", "tasks"),
     ("methods",),
-    ("splitting", "training", "fit", "abc", "sequential", "saving", "importance", "marginals"),
+    (
+        "splitting",
+        "training",
+        "fit",
+        "abc",
+        "sequential",
+        "saving",
+        "importance",
+        "marginals",
+        "comparison",
+    ),
     ("diagnostics", "plots"),
 )
 RANK = {room: rank for rank, group in enumerate(GROUPS) for room in group}
