@@ -64,7 +64,7 @@ def test_log_bayes_factors_are_the_analytic_ones(compared):
         off = np.asarray(found[name])[near] - exact[near]
         # 4,000 simulations of each model leave errors of 0.09 (two models) and 0.2 (three).
         assert np.abs(off).mean() < (0.15 if len(models) == 2 else 0.3)
-        assert np.corrcoef(found[name][near], exact[near])[0, 1] > 0.95
+        assert np.corrcoef(found[name][near], exact[near])[0, 1] > 0.9
 
 
 @pytest.mark.slow

@@ -89,8 +89,9 @@ def fisher_information(
     Soc. 22, 700). From n data sets each element is known to about sqrt(2 / n) of itself.
 
     Args:
-        log_likelihood: `log_likelihood(theta, x) -> scalar`, differentiable, of one data set; up to
-            what depends on x only, so that a learned one serves:
+        log_likelihood: `log_likelihood(theta, x) -> scalar`, differentiable, of one data set
+            (traced once per function object); up to what depends on x only, so that a learned one
+            serves:
             `lambda theta, x: posterior.log_prob(theta, x) - prior.log_prob(theta)`.
         theta: The parameter set to forecast at, named, each of shape `(*shape)`.
         x: Data simulated at theta (`jaxsbi.simulate.simulate_at`), every leaf `(n, *shape)`.
@@ -124,7 +125,8 @@ def gaussian_fisher(mean: Callable[[Theta], Data], covariance: Array, theta: The
     does, use `fisher_information`).
 
     Args:
-        mean: `mean(theta) -> x` without noise, any pytree of arrays, d_x numbers in all.
+        mean: `mean(theta) -> x` without noise, any pytree of arrays, d_x numbers in all (traced
+            once per function object).
         covariance: Of the noise, shape `(d_x, d_x)`, or the variances, shape `(d_x,)`, in squared
             units of the flattened data.
         theta: The parameter set to forecast at, named, each of shape `(*shape)`.

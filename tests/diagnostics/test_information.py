@@ -1,5 +1,7 @@
 """Information against exact answers: theta ~ N(0, 1), x_1, x_2 ~ N(theta, noise²)."""
 
+import importlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ import jaxsbi
 from jaxsbi.base import DataSpec, Simulations, configuration
 from jaxsbi.diagnostics import information_lost, mutual_information
 
+module = importlib.import_module("jaxsbi.diagnostics.information")
 PRIOR = jaxsbi.Prior(theta=dist.Normal(0.0, 1.0))
 N = 4000
 LOST = 0.5 * np.log(1.5)
@@ -124,6 +127,16 @@ def test_a_contrastive_bound_near_its_limit_is_said_so():
     with pytest.warns(UserWarning, match=r"close to the 6\.93 that it cannot exceed"):
         found = mutual_information(jax.random.key(1), posterior(Ratio(reads=1), 1e-3, 1), rows)
     assert found.value < found.limit
+
+
+@pytest.mark.parametrize("method", [Exact(), Ratio()])
+def test_new_values_are_not_traced_again(method):
+    program = module._contrastive if isinstance(method, Ratio) else module._direct
+    rows = simulations(20)
+    mutual_information(jax.random.key(1), posterior(method), rows)
+    size = program._cache_size()
+    mutual_information(jax.random.key(2), posterior(method, noise=1.1), simulations(20, seed=1))
+    assert program._cache_size() == size
 
 
 def test_invalid_rows_are_left_out():
