@@ -16,6 +16,7 @@ from jaxsbi import (
     tasks,
 )
 from jaxsbi.base import Fitted, History, Method, Posterior, Simulations
+from jaxsbi.comparison import compare
 from jaxsbi.diagnostics import check
 from jaxsbi.fit import fit
 from jaxsbi.importance import importance
@@ -41,6 +42,7 @@ __all__ = [
     "abc",
     "base",
     "check",
+    "compare",
     "densities",
     "diagnostics",
     "emulator",

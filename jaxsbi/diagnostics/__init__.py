@@ -1,9 +1,11 @@
-"""Is the posterior right? Calibration, and distances between samples."""
+"""Is the posterior right? Calibration, distances between samples, and information."""
 
 from jaxsbi.diagnostics.c2st import C2ST, c2st, c2st_folds, c2st_standard, c2st_twin
 from jaxsbi.diagnostics.calibration import CalibrationReport, Ranks, calibration
 from jaxsbi.diagnostics.check import Check, check
 from jaxsbi.diagnostics.divergences import Divergences, Estimate, divergences
+from jaxsbi.diagnostics.fisher import Fisher, fisher_information, gaussian_fisher
+from jaxsbi.diagnostics.information import Information, information_lost, mutual_information
 from jaxsbi.diagnostics.orderings import (
     Density,
     Distance,
@@ -38,6 +40,8 @@ __all__ = [
     "Distance",
     "Divergences",
     "Estimate",
+    "Fisher",
+    "Information",
     "LogLikelihood",
     "LogPrior",
     "MarginalJSD",
@@ -56,8 +60,12 @@ __all__ = [
     "contraction",
     "divergences",
     "energy_distance",
+    "fisher_information",
+    "gaussian_fisher",
+    "information_lost",
     "marginal_jsd",
     "mmd",
+    "mutual_information",
     "posterior_predictive",
     "prior_predictive",
     "sbc",
