@@ -22,6 +22,7 @@ from jaxsbi.importance import importance
 from jaxsbi.marginals import marginals
 from jaxsbi.methods import emulator, fmpe, joint, nle, npe, npse, nre
 from jaxsbi.priors import Prior
+from jaxsbi.saving import load, save
 from jaxsbi.simulate import simulate
 from jaxsbi.workarounds import disable_ynn_fusion
 
@@ -47,6 +48,7 @@ __all__ = [
     "fmpe",
     "importance",
     "joint",
+    "load",
     "marginals",
     "methods",
     "networks",
@@ -58,6 +60,7 @@ __all__ = [
     "plots",
     "priors",
     "samplers",
+    "save",
     "sequential",
     "simulate",
     "tasks",
