@@ -7,6 +7,7 @@ allowed types from checked fields; what does not fit is a ValueError that says w
 from __future__ import annotations
 
 import dataclasses
+from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,7 +17,7 @@ import numpy as np
 import numpyro.distributions as dist
 from numpyro.distributions import constraints, transforms
 
-from jaxsbi.latent import Route
+from jaxsbi.latent import KINDS, Route
 from jaxsbi.networks import activations
 from jaxsbi.priors import Prior
 from jaxsbi.saving.registry import DTYPES, is_record, registry
@@ -58,6 +59,7 @@ class Decoder:
             "$float": self._float,
             "$key": self._key,
             "$list": self._list,
+            "$ordered": self._ordered,
             "$scalar": self._scalar,
             "$spec": self._spec,
             "$type": self._type,
@@ -100,6 +102,9 @@ class Decoder:
         if not isinstance(items, list):
             raise ValueError(f"{path}: expected a list, got {type(items).__name__}")
         return list(self.decode(items, path))
+
+    def _ordered(self, items: Any, rest: dict[str, Any], path: str) -> OrderedDict[Any, Any]:
+        return OrderedDict(self._list(items, rest, path))
 
     def _activation(self, name: Any, rest: dict[str, Any], path: str) -> Any:
         self._exactly(rest, [], path)
@@ -196,6 +201,8 @@ class Decoder:
         for group, cls in ((distributions, dist.Distribution), (routes, Route)):
             if wrong := [name for name, value in group.items() if not isinstance(value, cls)]:
                 raise ValueError(f"{path}: expected a {cls.__name__} for each of {wrong}")
+        for route in routes.values():
+            _check_route(route, path)
         if not distributions or list(distributions) != list(routes):
             raise ValueError(f"{path}: expected a route for each of {list(distributions)}")
         # The routes are those of the training: the constructor would choose them anew.
@@ -207,6 +214,14 @@ class Decoder:
         if z.shape != (prior.dim,):
             raise ValueError(f"{path}: expected {prior.dim} latent numbers, got {z.shape}")
         return prior
+
+
+def _check_route(route: Any, path: str) -> None:
+    """Raise a ValueError for a latent map of a newer version, which would be taken for another."""
+    if not isinstance(route, Route) or route.kind not in KINDS:
+        raise ValueError(f"{path}: expected a route of a kind among {KINDS}, got {route!r}")
+    if route.inner is not None:
+        _check_route(route.inner, path)
 
 
 def _object(node: Any, path: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any
 
@@ -22,7 +23,8 @@ from jaxsbi.priors import Prior
 from jaxsbi.saving.registry import DTYPES, is_record, registry
 
 INLINE = 16
-"""Arrays of so many numbers or fewer are written in the JSON, where they can be read."""
+"""Arrays of so many numbers or fewer are written in the JSON, where they can be read; what was
+learned is not, for nobody reads it."""
 NATIVE = frozenset(DTYPES) - {"complex128", "bfloat16", "float8_e4m3fn", "float8_e5m2"}
 """What safetensors reads back as NumPy arrays; other dtypes are stored as bytes."""
 
@@ -32,10 +34,12 @@ class Encoder:
 
     Attributes:
         arrays: Name to array, for the file of arrays.
+        inline: Whether small arrays are written in the JSON.
     """
 
     def __init__(self, types: Iterable[type]) -> None:
         self.arrays: dict[str, np.ndarray] = {}
+        self.inline = True
         self._names = {cls: name for name, cls in registry(types).items()}
 
     def encode(self, value: Any, path: str) -> Any:
@@ -58,6 +62,8 @@ class Encoder:
             return [self.encode(v, f"{path}.{i}") for i, v in enumerate(value)]
         if type(value) is list:
             return {"$list": self.encode(tuple(value), path)}
+        if type(value) is OrderedDict:  # NumPyro's, with keys of any kind
+            return {"$ordered": self.encode(tuple(value.items()), path)}
         if type(value) is dict:
             return self._dict(value, path)
         if isinstance(value, Prior):
@@ -95,11 +101,12 @@ class Encoder:
                 f"save: {path}: expected an array of {', '.join(DTYPES)}; got {name}. Convert it."
             )
         about = {"dtype": name, "shape": list(array.shape)}
-        if array.size <= INLINE and array.dtype.kind in "biuf" and np.all(np.isfinite(array)):
+        small = self.inline and array.size <= INLINE and array.dtype.kind in "biuf"
+        if small and np.all(np.isfinite(array)):
             return {"$values": array.ravel().tolist(), **about}
         while path in self.arrays:  # names may hold dots: {"a.b": …} beside {"a": {"b": …}}
             path += "'"
-        array = np.ascontiguousarray(array)
+        array = np.array(array, order="C")  # safetensors writes memory as it lies
         self.arrays[path] = array if name in NATIVE else array.reshape(-1).view(np.uint8)
         return {"$array": path, **about}
 
@@ -162,7 +169,8 @@ def _refusal(value: Any, path: str) -> str:
         return (
             f"save: {path}: expected something a file can hold, got the function {value!r}. Pass "
             f"an activation by name ({', '.join(ACTIVATIONS)}), and make other functions methods "
-            "of a class that is registered with types=[…]."
+            "of a class that is registered with types=[…]. A distribution made with a function "
+            "belongs into a prior made from a NumPyro model, which `load` is given again."
         )
     return (
         f"save: {path}: expected numbers, strings, tuples, dicts, arrays or a registered type, got "

@@ -58,8 +58,10 @@ def save(path: str | os.PathLike[str], fitted: Fitted, *, types: Iterable[type] 
         "variables": posterior.variables,
         "history": fitted.history,
     }
-    content = {"versions": _versions()}
-    content |= {name: encoder.encode(values[name], name) for name in PARTS}
+    content: dict[str, Any] = {"versions": _versions()}
+    for name in PARTS:
+        encoder.inline = name != "variables"
+        content[name] = encoder.encode(values[name], name)
     files.write(Path(os.path.abspath(path)), content, encoder.arrays)
 
 
@@ -114,7 +116,6 @@ def _rebuild(document: dict[str, Any], decoder: Decoder, prior: Prior | None) ->
     if missing := [name for name in PARTS if name not in found]:
         raise ValueError(f"expected the parts {list(PARTS)}, got none named {missing}")
     method, saved, data, variables, history = (decoder.decode(found[n], n) for n in PARTS)
-    decoder.finish()
     for name, value, cls in (
         ("method", method, Method),
         ("variables", variables, dict),
@@ -122,6 +123,7 @@ def _rebuild(document: dict[str, Any], decoder: Decoder, prior: Prior | None) ->
     ):
         if not isinstance(value, cls):
             raise ValueError(f"{name}: expected a {cls.__name__}, got {type(value).__name__}")
+    decoder.finish()
     posterior = Posterior(variables, _with_model(saved, prior), method, _spec(data))
     return Fitted(jax.tree.map(_on_device, posterior), history)
 

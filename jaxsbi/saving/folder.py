@@ -22,7 +22,7 @@ version cannot be read by older ones."""
 JSON = "posterior.json"
 ARRAYS = re.compile(r"arrays-[0-9a-f]{16}\.safetensors")
 MAX_JSON_BYTES = 2**26
-NUMBERS = re.compile(r'\[\n[^\[\]{}"]*\]')
+NUMBERS = re.compile(r'\[\n([^\[\]{}"]*)\]')
 """Lists of numbers, as `json.dumps` indents them; written on one line each."""
 
 
@@ -71,7 +71,7 @@ def _publish(folder: Path, content: dict[str, Any], arrays: dict[str, np.ndarray
     document = seal(
         {"format": FORMAT, "version": list(VERSION), "sha256": "", **content, "arrays": entry}
     )
-    text = NUMBERS.sub(lambda m: " ".join(m[0].split()), json.dumps(document, indent=2))
+    text = NUMBERS.sub(lambda m: f"[{' '.join(m[1].split())}]", json.dumps(document, indent=2))
     existed = (folder / name).exists()
     try:
         _replace(folder / name, blob)
@@ -143,7 +143,7 @@ def _parse(folder: Path) -> dict[str, Any]:
     try:
         document = json.loads(raw.decode(), parse_constant=_refuse_constant)
         if isinstance(document, dict) and document.get("format") == FORMAT:
-            json.dumps(document)  # as deep as it can be read again
+            json.dumps(document, allow_nan=False)  # no deeper than `seal` can go; 1e400 is infinite
             return document
     except RecursionError:
         raise ValueError(

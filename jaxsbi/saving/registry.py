@@ -13,13 +13,13 @@ import numpy as np
 import numpyro.distributions as dist
 from numpyro.distributions import constraints, transforms
 
-from jaxsbi import abc, densities, fields, methods, networks, noise, samplers
+from jaxsbi import abc, densities, fields, methods, networks, noise, samplers, sequential
 from jaxsbi.base import History
 from jaxsbi.latent import Route
 from jaxsbi.priors import Prior
 from jaxsbi.recentred import Recentred
 
-ROOMS = (abc, densities, fields, methods, networks, noise, samplers)
+ROOMS = (abc, densities, fields, methods, networks, noise, samplers, sequential)
 """Rooms whose public configurations and Flax modules can be saved."""
 
 DTYPES: dict[str, np.dtype] = {
