@@ -170,6 +170,12 @@ def test_a_prior_made_from_a_function_is_supplied(runs, recentred, tmp_path):
         jaxsbi.load(path, prior=model)
 
 
+def test_a_posterior_in_recentred_coordinates(runs, tmp_path):
+    prior = recentre(runs.prior, jax.random.normal(jax.random.key(0), (20, 3)))
+    fitted = runs.made(NPE, prior)
+    runs.same(again(tmp_path / "run", fitted), fitted)
+
+
 def test_a_prior_that_the_file_holds_is_not_supplied(runs, tmp_path):
     jaxsbi.save(tmp_path / "run", runs.small())
     with pytest.raises(ValueError, match="Leave it out"):

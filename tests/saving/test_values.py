@@ -146,7 +146,17 @@ def test_a_recentred_prior_comes_back(runs):
 
 
 def test_every_kind_of_array_comes_back(runs):
-    dtypes = ("bool", "uint8", "int8", "int32", "float16", "float32", "bfloat16", "complex64")
+    dtypes = (
+        "bool",
+        "uint8",
+        "int8",
+        "int32",
+        "float16",
+        "float32",
+        "bfloat16",
+        "complex64",
+        "float8_e5m2",
+    )
     values: dict[str, Any] = {
         f"{dtype} {shape}": jnp.ones(shape, dtype)
         for dtype in dtypes
