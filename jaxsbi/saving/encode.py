@@ -25,7 +25,9 @@ from jaxsbi.saving.registry import DTYPES, is_record, registry
 INLINE = 16
 """Arrays of so many numbers or fewer are written in the JSON, where they can be read; what was
 learned is not, for nobody reads it."""
-NATIVE = frozenset(name for name in DTYPES if np.dtype(name).isbuiltin and "complex" not in name)
+NATIVE = frozenset(DTYPES) - {
+    *("complex64", "complex128", "bfloat16", "float8_e4m3fn", "float8_e5m2"),
+}
 """What every version of safetensors reads as NumPy arrays; other dtypes are stored as bytes."""
 
 

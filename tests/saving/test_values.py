@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+import safetensors.numpy
 from numpyro.distributions import transforms
 
 import jaxsbi
@@ -25,10 +26,11 @@ PRIOR = jaxsbi.Prior(a=dist.Normal(1.0, 2.0), b=dist.Uniform(-jnp.ones(2), 1.0).
 
 
 def rebuilt(value, types=()):
-    """Return a value by way of JSON."""
+    """Return a value by way of JSON and a file of arrays."""
     encoder = Encoder(types)
     node = json.loads(json.dumps(encoder.encode(value, "value")))
-    decoder = Decoder(types, encoder.arrays, newer=False)
+    arrays = safetensors.numpy.load(safetensors.numpy.save(encoder.arrays))
+    decoder = Decoder(types, arrays, newer=False)
     found = decoder.decode(node, "value")
     decoder.finish()
     return found
