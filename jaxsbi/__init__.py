@@ -24,6 +24,7 @@ from jaxsbi.marginals import marginals
 from jaxsbi.methods import emulator, fmpe, joint, nle, npe, npse, nre
 from jaxsbi.online import Signals, fit_online
 from jaxsbi.priors import Prior
+from jaxsbi.saving import load, save
 from jaxsbi.simulate import simulate
 from jaxsbi.workarounds import disable_ynn_fusion
 
@@ -52,6 +53,7 @@ __all__ = [
     "fmpe",
     "importance",
     "joint",
+    "load",
     "marginals",
     "methods",
     "networks",
@@ -63,6 +65,7 @@ __all__ = [
     "plots",
     "priors",
     "samplers",
+    "save",
     "sequential",
     "simulate",
     "tasks",

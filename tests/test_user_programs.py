@@ -34,7 +34,7 @@ def problem():
 
 
 @pytest.mark.key_reuse  # the program as the README has it uses k3 in two calls
-def test_five_verbs(problem) -> None:
+def test_five_verbs(problem, tmp_path, monkeypatch) -> None:
     prior, truth, x_observed, simulations = problem
     k2, k3, k4 = jax.random.split(jax.random.key(0), 3)
     fitted = jaxsbi.fit(k2, jaxsbi.npe(), prior, simulations, max_epochs=3, progress=False)
@@ -51,6 +51,11 @@ def test_five_verbs(problem) -> None:
     assert ranks.ranks["position"].shape == (20, 2)
     figure = jaxsbi.plots.corner(draws, truth=truth)
     assert len(figure.axes) == 9
+    monkeypatch.chdir(tmp_path)
+    jaxsbi.save("run", fitted)
+    fitted = jaxsbi.load("run")
+    again = fitted.posterior.sample(k3, x_observed, 1_000)
+    assert all(bool(jnp.all(again[name] == draws[name])) for name in draws)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # three epochs make a poor proposal
         weighted = jaxsbi.importance(k4, posterior, log_likelihood, prior, x_observed, 1_000)

@@ -7,11 +7,12 @@ float32; `model` reads NumPyro models.
 
 from jaxsbi.latent.maps import from_latent, latent_log_prob, log_prob, to_latent
 from jaxsbi.latent.model import run, survey
-from jaxsbi.latent.routes import PriorError, Route, choose, refuse, strip_masks
+from jaxsbi.latent.routes import KINDS, PriorError, Route, choose, refuse, strip_masks
 from jaxsbi.latent.special import log_normal_density
 from jaxsbi.latent.usable import is_usable
 
 __all__ = [
+    "KINDS",
     "PriorError",
     "Route",
     "choose",

@@ -24,8 +24,7 @@ class Route:
     """How one distribution's latent value becomes its parameter.
 
     Attributes:
-        kind: "normal", "tails", "solved", "vector", "truncated", "unwrap", "push", "copula"
-            or "support".
+        kind: one of `KINDS`.
         family: name of the distribution's class.
         shape: the shape of z for this distribution, batch included.
         event: how many trailing dimensions of z belong to one event.
@@ -42,6 +41,7 @@ class Route:
 
 
 ELEMENTWISE = ("normal", "tails", "solved", "truncated")
+KINDS = (*ELEMENTWISE, "vector", "unwrap", "push", "copula", "support")
 SOLVED = (dist.Gamma, dist.Chi2, dist.Beta, dist.BetaProportion, dist.StudentT)
 TRUNCATED = (
     dist.LeftTruncatedDistribution,

@@ -1,0 +1,112 @@
+"""The types that a saved run may be made of, by name: nothing else is written or rebuilt."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterable
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from numpyro.distributions import constraints, transforms
+
+from jaxsbi import abc, densities, fields, methods, networks, noise, samplers, sequential
+from jaxsbi.base import History
+from jaxsbi.latent import Route
+from jaxsbi.priors import Prior
+from jaxsbi.recentred import Recentred
+
+ROOMS = (abc, densities, fields, methods, networks, noise, samplers, sequential)
+"""Rooms whose public configurations and Flax modules can be saved."""
+
+DTYPES: dict[str, np.dtype] = {
+    name: jnp.dtype(name)
+    for name in (
+        *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+        *("float16", "float32", "float64", "complex64", "complex128", "bfloat16"),
+        *("float8_e4m3fn", "float8_e5m2"),
+    )
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Supplied:
+    """Stands for a prior made from a Python function, which `load` is given anew.
+
+    Attributes:
+        shapes: Name to shape of each parameter, in order.
+        routes: The latent map that each parameter takes.
+    """
+
+    shapes: dict[str, tuple[int, ...]]
+    routes: dict[str, Route]
+
+    @classmethod
+    def of(cls, prior: Prior) -> Supplied:
+        """Describe a prior."""
+        return cls(prior.shapes, prior.routes)
+
+
+def is_configuration(cls: Any) -> bool:
+    """Whether a class is made by `@configuration`, or is a Flax module."""
+    if not isinstance(cls, type) or not dataclasses.is_dataclass(cls):
+        return False
+    if issubclass(cls, nn.Module):
+        return True
+    frozen = cls.__dataclass_params__.frozen  # type: ignore[attr-defined]
+    return frozen and all(field.kw_only for field in dataclasses.fields(cls))
+
+
+def is_record(cls: type) -> bool:
+    """Whether a class is a dataclass or a NamedTuple: rebuilt from its fields by name."""
+    return dataclasses.is_dataclass(cls) or (issubclass(cls, tuple) and hasattr(cls, "_fields"))
+
+
+@functools.cache
+def _known() -> dict[str, type]:
+    """Return jaxsbi's and NumPyro's types; rooms have names of their own, so names are unique."""
+    found: dict[str, type] = {c.__name__: c for c in (History, Prior, Recentred, Route, Supplied)}
+    for room in ROOMS:
+        short = room.__name__.removeprefix("jaxsbi.")
+        for name, value in vars(room).items():
+            if not name.startswith("_") and is_configuration(value):
+                found[f"{short}.{name}"] = value
+    for room, base in (
+        (dist, dist.Distribution),
+        (constraints, constraints.Constraint),
+        (transforms, transforms.Transform),
+    ):
+        short = "dist" if room is dist else room.__name__.rpartition(".")[2]
+        for value in vars(room).values():
+            if isinstance(value, type) and issubclass(value, base) and value is not base:
+                # A constraint's class is private to NumPyro, as `_Interval` is.
+                found[f"{short}.{value.__name__.lstrip('_')}"] = value
+    return found
+
+
+def registry(types: Iterable[type]) -> dict[str, type]:
+    """Return all allowed types by name, a user's own by the name of the class.
+
+    Raises:
+        TypeError: If one of `types` is not a class that can be rebuilt from its fields.
+        ValueError: If two of them have the same name.
+    """
+    allowed = dict(_known())
+    for cls in types:
+        if not isinstance(cls, type) or not (
+            is_record(cls)
+            or issubclass(cls, dist.Distribution | constraints.Constraint | transforms.Transform)
+        ):
+            raise TypeError(
+                "types: expected classes that are rebuilt from their fields (configurations, Flax "
+                f"modules, dataclasses, NamedTuples) or NumPyro distributions, got {cls!r}."
+            )
+        if allowed.setdefault(cls.__name__, cls) is not cls:
+            raise ValueError(
+                f"types: expected one class of each name, got two named {cls.__name__!r}. "
+                "Rename one of them."
+            )
+    return allowed
