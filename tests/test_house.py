@@ -17,8 +17,8 @@ GROUPS = (
     ("latent", "priors", "recentred", "simulate"),
     ("networks", "densities", "fields", "samplers", "noise", "tasks"),
     ("methods",),
-    ("splitting", "training", "loop", "online", "fit", "marginals", "importance", "saving"),
-    ("abc", "sequential", "comparison"),
+    ("splitting", "training", "loop", "online", "fit", "marginals", "importance"),
+    ("abc", "sequential", "comparison", "saving"),
     ("diagnostics", "plots"),
 )
 RANK = {room: rank for rank, group in enumerate(GROUPS) for room in group}
