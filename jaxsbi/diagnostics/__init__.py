@@ -4,6 +4,12 @@ from jaxsbi.diagnostics.c2st import C2ST, c2st, c2st_folds, c2st_standard, c2st_
 from jaxsbi.diagnostics.calibration import CalibrationReport, Ranks, calibration
 from jaxsbi.diagnostics.check import Check, check
 from jaxsbi.diagnostics.divergences import Divergences, Estimate, divergences
+from jaxsbi.diagnostics.local import (
+    LocalC2ST,
+    LocalClassifiers,
+    local_c2st,
+    local_classifiers,
+)
 from jaxsbi.diagnostics.orderings import (
     Density,
     Distance,
@@ -38,6 +44,8 @@ __all__ = [
     "Distance",
     "Divergences",
     "Estimate",
+    "LocalC2ST",
+    "LocalClassifiers",
     "LogLikelihood",
     "LogPrior",
     "MarginalJSD",
@@ -56,6 +64,8 @@ __all__ = [
     "contraction",
     "divergences",
     "energy_distance",
+    "local_c2st",
+    "local_classifiers",
     "marginal_jsd",
     "mmd",
     "posterior_predictive",
