@@ -26,6 +26,7 @@ from jaxsbi.diagnostics.predictive import (
     prior_predictive,
 )
 from jaxsbi.diagnostics.ranks import Calibration, sbc
+from jaxsbi.diagnostics.strata import Stratified, stratified
 from jaxsbi.diagnostics.two_sample import (
     MarginalJSD,
     TwoSample,
@@ -54,6 +55,7 @@ __all__ = [
     "Problem",
     "Projections",
     "Ranks",
+    "Stratified",
     "TwoSample",
     "c2st",
     "c2st_folds",
@@ -72,4 +74,5 @@ __all__ = [
     "prior_predictive",
     "sbc",
     "sliced_wasserstein",
+    "stratified",
 ]
