@@ -3,6 +3,7 @@
 from jaxsbi.diagnostics.c2st import C2ST, c2st, c2st_folds, c2st_standard, c2st_twin
 from jaxsbi.diagnostics.calibration import CalibrationReport, Ranks, calibration
 from jaxsbi.diagnostics.check import Check, check
+from jaxsbi.diagnostics.distortions import Distortions, distortions
 from jaxsbi.diagnostics.divergences import Divergences, Estimate, divergences
 from jaxsbi.diagnostics.local import (
     LocalC2ST,
@@ -10,6 +11,7 @@ from jaxsbi.diagnostics.local import (
     local_c2st,
     local_classifiers,
 )
+from jaxsbi.diagnostics.misspecification import Misspecification, misspecification
 from jaxsbi.diagnostics.orderings import (
     Density,
     Distance,
@@ -43,6 +45,7 @@ __all__ = [
     "Check",
     "Density",
     "Distance",
+    "Distortions",
     "Divergences",
     "Estimate",
     "LocalC2ST",
@@ -50,6 +53,7 @@ __all__ = [
     "LogLikelihood",
     "LogPrior",
     "MarginalJSD",
+    "Misspecification",
     "Parameters",
     "Predictive",
     "Problem",
@@ -64,11 +68,13 @@ __all__ = [
     "calibration",
     "check",
     "contraction",
+    "distortions",
     "divergences",
     "energy_distance",
     "local_c2st",
     "local_classifiers",
     "marginal_jsd",
+    "misspecification",
     "mmd",
     "posterior_predictive",
     "prior_predictive",
