@@ -36,13 +36,15 @@ def run(x, seed=0, simulations=None, distortion=shift, parameters=None):
 
 def test_log_ratios_and_p_values_of_shifts_are_the_exact_ones():
     x = jnp.array([2.5, 0.3, 0.0])
-    found = run(x)
+    found = run(x, simulations=simulate(n=8000))
     # N(2, 1) against N(0, 1): 2 x - 2; learned best where both have data.
-    np.testing.assert_allclose(found.log_ratio, SHIFT * x - SHIFT**2 / 2, atol=0.7)
-    # Among 2,000 simulations; as good as the classifier's order of them.
-    np.testing.assert_allclose(found.local, scipy.stats.norm.sf(x), atol=0.05)
+    np.testing.assert_allclose(found.log_ratio, SHIFT * x - SHIFT**2 / 2, atol=0.5)
+    # Scatter among 4,000 simulations 0.008; the rest is by how much the classifier misplaces x,
+    # least where it is far out: 0.3 nat of a standard deviation of 2.
+    np.testing.assert_allclose(found.local[0], scipy.stats.norm.sf(x[0]), atol=4 * 0.0013)
+    np.testing.assert_allclose(found.local, scipy.stats.norm.sf(x), atol=0.07)
     # Of three independent p-values, the smallest.
-    assert found.p_value == pytest.approx(1 - (1 - found.local.min()) ** 3, abs=0.01)
+    assert found.p_value == pytest.approx(1 - (1 - found.local.min()) ** 3, abs=4 * 0.0021)
     # E_0[log p_i / p_0] = -2.
     np.testing.assert_allclose(found.null.mean(0), -(SHIFT**2) / 2, atol=0.3)
 
