@@ -105,8 +105,7 @@ class LocalClassifiers:
         if num_draws < 10:
             raise ValueError(f"num_draws: expected at least 10, got {num_draws}.")
         x = self.posterior.data.conform(x_observed)
-        draws, info = self.posterior.sample_with_info(key, x, num_draws)
-        del info  # `sample_with_info` has warned already
+        draws = self.posterior.sample(key, x, num_draws)
         z = np.asarray(jax.vmap(self.prior.to_latent)(draws))
         _check_draws(z, "at this observation")
         probability = np.asarray(_probabilities(self.params, self.statistics, z, x), float)
