@@ -3,9 +3,17 @@
 from jaxsbi.diagnostics.c2st import C2ST, c2st, c2st_folds, c2st_standard, c2st_twin
 from jaxsbi.diagnostics.calibration import CalibrationReport, Ranks, calibration
 from jaxsbi.diagnostics.check import Check, check
+from jaxsbi.diagnostics.distortions import Distortions, distortions
 from jaxsbi.diagnostics.divergences import Divergences, Estimate, divergences
 from jaxsbi.diagnostics.fisher import Fisher, fisher_information, gaussian_fisher
 from jaxsbi.diagnostics.information import Information, information_lost, mutual_information
+from jaxsbi.diagnostics.local import (
+    LocalC2ST,
+    LocalClassifiers,
+    local_c2st,
+    local_classifiers,
+)
+from jaxsbi.diagnostics.misspecification import Misspecification, misspecification
 from jaxsbi.diagnostics.orderings import (
     Density,
     Distance,
@@ -22,6 +30,7 @@ from jaxsbi.diagnostics.predictive import (
     prior_predictive,
 )
 from jaxsbi.diagnostics.ranks import Calibration, sbc
+from jaxsbi.diagnostics.strata import Stratified, stratified
 from jaxsbi.diagnostics.two_sample import (
     MarginalJSD,
     TwoSample,
@@ -38,18 +47,23 @@ __all__ = [
     "Check",
     "Density",
     "Distance",
+    "Distortions",
     "Divergences",
     "Estimate",
     "Fisher",
     "Information",
+    "LocalC2ST",
+    "LocalClassifiers",
     "LogLikelihood",
     "LogPrior",
     "MarginalJSD",
+    "Misspecification",
     "Parameters",
     "Predictive",
     "Problem",
     "Projections",
     "Ranks",
+    "Stratified",
     "TwoSample",
     "c2st",
     "c2st_folds",
@@ -58,16 +72,21 @@ __all__ = [
     "calibration",
     "check",
     "contraction",
+    "distortions",
     "divergences",
     "energy_distance",
     "fisher_information",
     "gaussian_fisher",
     "information_lost",
+    "local_c2st",
+    "local_classifiers",
     "marginal_jsd",
+    "misspecification",
     "mmd",
     "mutual_information",
     "posterior_predictive",
     "prior_predictive",
     "sbc",
     "sliced_wasserstein",
+    "stratified",
 ]

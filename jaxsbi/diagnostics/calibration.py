@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsbi.base import Array, Key, Posterior, Simulator, check_key
+from jaxsbi.base import Array, Data, Key, Posterior, Simulator, Theta, check_key
 from jaxsbi.diagnostics.orderings import (
     Density,
     Distance,
@@ -74,9 +74,13 @@ class CalibrationReport:
 
     Attributes:
         tests: Ordering name → its ranks.
+        num_simulated: Data sets simulated; with a `region`, the ranks are of those inside.
+        strata: `stratum(x)` of each ranked data set, shape `(n,)`, if it was asked for.
     """
 
     tests: dict[str, Ranks]
+    num_simulated: int = 0
+    strata: np.ndarray | None = None
 
     def __getitem__(self, name: str) -> Ranks:
         """Return the ranks by one ordering."""
@@ -89,7 +93,11 @@ class CalibrationReport:
 
     def __str__(self) -> str:
         """One line per ordering."""
-        return "\n".join(ranks.verdict for ranks in self.tests.values())
+        lines = [ranks.verdict for ranks in self.tests.values()]
+        kept = len(next(iter(self.tests.values())).ranks)
+        if kept < self.num_simulated:
+            lines.insert(0, f"{kept} of {self.num_simulated} simulated data sets are in the region")
+        return "\n".join(lines)
 
 
 def calibration(
@@ -101,11 +109,14 @@ def calibration(
     orderings: Sequence[Ordering] = DEFAULT,
     num_datasets: int = 1000,
     num_draws: int = 200,
+    region: Callable[[Data], Any] | None = None,
+    stratum: Callable[[Data], Any] | None = None,
 ) -> CalibrationReport:
     """Rank true parameters among posterior draws, by several orderings of the same draws.
 
     For any function f(theta, x) the rank of f(truth, x) among f(draws, x) is uniform if the
-    posterior is right: one simulation serves every test.
+    posterior is right: one simulation serves every test. This holds among data sets chosen by x
+    alone, too: `region` and `stratum` find errors that cancel over all data sets.
 
     Args:
         key: A typed key.
@@ -117,14 +128,17 @@ def calibration(
             whose `log_prob` is dear can leave the density out.
         num_datasets: Data sets simulated; the tests' power grows with it.
         num_draws: Posterior draws per data set.
+        region: `region(x) -> bool`: only data sets for which it holds are ranked (and only for
+            these is the posterior drawn).
+        stratum: `stratum(x) -> number`, kept with the ranks, for `stratified`.
 
     Returns:
         Ranks, p-values and a verdict per ordering.
 
     Raises:
         TypeError: If the key is not typed.
-        ValueError: If there are too few data sets or draws, two orderings of one name, or an
-            ordering that is NaN.
+        ValueError: If there are too few data sets (inside the region) or draws, two orderings of
+            one name, or an ordering or a stratum that is NaN.
     """
     check_key(key)
     names = [ordering.name for ordering in orderings]
@@ -136,6 +150,14 @@ def calibration(
     if not names or len(set(names)) < len(names):
         raise ValueError(f"orderings: expected different names, got {names}.")
     keys = jax.random.split(key, num_datasets)
+    if region is not None:
+        keys = keys[_of_data(region, prior, simulator, keys, "region").astype(bool)]
+        if keys.size < 10:
+            raise ValueError(
+                f"region: expected at least 10 data sets inside, got {keys.size} of {num_datasets}."
+                " Widen the region, or simulate more (num_datasets)."
+            )
+    strata = None if stratum is None else _of_data(stratum, prior, simulator, keys, "stratum")
     found = _ranks(tuple(orderings), posterior, prior, simulator, keys, num_draws)
     ranks = [np.asarray(values) for values in found]
     for name, values in zip(names, ranks, strict=True):
@@ -146,12 +168,11 @@ def calibration(
             )
     p_values = [ks_p_value(values) for values in ranks]
     corrected = np.split(holm(np.concatenate(p_values)), np.cumsum([p.size for p in p_values])[:-1])
-    return CalibrationReport(
-        {
-            o.name: Ranks(o.name, r, p, c, ks_band(num_datasets), o.blind)
-            for o, r, p, c in zip(orderings, ranks, p_values, corrected, strict=True)
-        }
-    )
+    tests = {
+        o.name: Ranks(o.name, r, p, c, ks_band(len(r)), o.blind)
+        for o, r, p, c in zip(orderings, ranks, p_values, corrected, strict=True)
+    }
+    return CalibrationReport(tests, num_datasets, strata)
 
 
 @functools.partial(jax.jit, static_argnames=("orderings", "simulator", "num_draws"))
@@ -164,9 +185,7 @@ def _ranks(
     num_draws: int,
 ) -> list[Array]:
     def one(key: Key) -> list[Array]:
-        key_theta, key_x, key_draws, key_ties, key_point = jax.random.split(key, 5)
-        theta = prior.sample(key_theta)
-        x = simulator(key_x, theta)
+        theta, x, (key_draws, key_ties, key_point) = _data_set(prior, simulator, key)
         draws = posterior.sample(key_draws, x, num_draws)
         problem = Problem(prior.sample(key_point), posterior, prior, x)
         ties = jax.random.split(key_ties, len(orderings))
@@ -177,6 +196,42 @@ def _ranks(
 
     size = max(1, min(keys.size, AT_ONCE // num_draws))
     return jax.lax.map(one, keys, batch_size=size)
+
+
+def _data_set(prior: Prior, simulator: Simulator, key: Key) -> tuple[Theta, Data, list[Key]]:
+    """Return the truth and the data set that belong to a key, and keys for what comes after."""
+    key_theta, key_x, *others = jax.random.split(key, 5)
+    theta = prior.sample(key_theta)
+    return theta, simulator(key_x, theta), others
+
+
+def _of_data(
+    function: Callable[[Data], Any], prior: Prior, simulator: Simulator, keys: Array, name: str
+) -> np.ndarray:
+    """Return one number for the data set of each key."""
+    # Clones, for the data sets are meant to be those that `_ranks` simulates from the same keys.
+    values = np.asarray(_values(function, prior, simulator, jax.random.clone(keys)))
+    if values.shape != keys.shape:
+        raise ValueError(
+            f"{name}: expected one number per data set, got shape {values.shape[1:]}. It is called "
+            "on one data set, without a batch axis."
+        )
+    if np.isnan(values).any():
+        raise ValueError(
+            f"{name}: expected numbers, got NaN for {int(np.isnan(values).sum())} of "
+            f"{len(values)} data sets."
+        )
+    return values
+
+
+@functools.partial(jax.jit, static_argnames=("function", "simulator"))
+def _values(
+    function: Callable[[Data], Any], prior: Prior, simulator: Simulator, keys: Array
+) -> Array:
+    def one(key: Key) -> Array:
+        return jnp.asarray(function(_data_set(prior, simulator, key)[1]))
+
+    return jax.lax.map(one, keys, batch_size=min(keys.size, 10_000))
 
 
 def _rank(key: Key, draws: Array, truth: Array) -> Array:
