@@ -20,6 +20,7 @@ from jaxsbi.comparison import compare
 from jaxsbi.diagnostics import check
 from jaxsbi.fit import fit
 from jaxsbi.importance import importance
+from jaxsbi.interop import to_arviz
 from jaxsbi.marginals import marginals
 from jaxsbi.methods import emulator, fmpe, joint, nle, npe, npse, nre
 from jaxsbi.online import Signals, fit_online
@@ -69,4 +70,5 @@ __all__ = [
     "sequential",
     "simulate",
     "tasks",
+    "to_arviz",
 ]

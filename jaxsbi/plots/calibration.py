@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxsbi.diagnostics.calibration import LEVEL, CalibrationReport
+from jaxsbi.diagnostics.strata import Stratified
 from jaxsbi.plots.canvas import COLORS, REFERENCE, WORST, figure_of, panels
 
 if TYPE_CHECKING:
@@ -50,3 +51,27 @@ def calibration(report: CalibrationReport, *, figure: Figure | None = None) -> F
         if place + 4 >= len(every):
             axes.set_xlabel("rank of the truth")
     return figure_of(every[0])
+
+
+def strata(report: Stratified, ordering: str, *, figure: Figure | None = None) -> Figure:
+    """Draw one ordering's ranks in each stratum of the data, as `calibration` does.
+
+    What cancels over all data sets, a bias whose sign depends on them, shows here.
+
+    Args:
+        report: What `jaxsbi.diagnostics.stratified` returned.
+        ordering: The name of one of its orderings.
+        figure: An existing figure to draw into.
+
+    Returns:
+        A matplotlib Figure with a panel per stratum.
+
+    Raises:
+        ImportError: If matplotlib is not installed.
+        ValueError: If there is no such ordering.
+    """
+    known = list(next(iter(report.reports.values())).tests)
+    if ordering not in known:
+        raise ValueError(f"ordering: expected one of {known}, got {ordering!r}.")
+    each = {name: within[ordering]._replace(name=name) for name, within in report.reports.items()}
+    return calibration(CalibrationReport(each), figure=figure)

@@ -9,7 +9,7 @@ import pytest
 
 from jaxsbi import plots
 from jaxsbi.base import History
-from jaxsbi.diagnostics import CalibrationReport, Ranks
+from jaxsbi.diagnostics import CalibrationReport, LocalC2ST, Ranks, Stratified
 from jaxsbi.diagnostics.uniformity import ks_band, ks_p_value
 from jaxsbi.sequential import Result
 
@@ -38,15 +38,23 @@ def result() -> Result:
     return Result(tuple(each))  # type: ignore[arg-type]
 
 
+def local(dim: int) -> LocalC2ST:
+    draws = {"theta": RNG.normal(size=(100, dim))}
+    return LocalC2ST(0.1, RNG.uniform(size=99), 0.3, draws, RNG.uniform(size=100))
+
+
+STRATIFIED = Stratified({name: CalibrationReport({"density": ranks()}) for name in "ab"})
 PATHS = np.cumsum(RNG.normal(size=(30, 40, 5)), 0)
 PICTURES = {
     "calibration": lambda f: plots.calibration(CalibrationReport({"a": ranks("a")}), figure=f),
     "coverage": lambda f: plots.coverage(ranks(), figure=f),
     "crossover": lambda f: plots.crossover({"npe": (10.0, 0.01)}, figure=f),
+    "local_c2st": lambda f: plots.local_c2st(local(3), figure=f),
     "loss": lambda f: plots.loss(history(), figure=f),
     "predictive": lambda f: plots.predictive(RNG.normal(size=(50, 7)), np.zeros(7), figure=f),
     "rank_histograms": lambda f: plots.rank_histograms(ranks(), figure=f),
     "rounds": lambda f: plots.rounds(result(), figure=f),
+    "strata": lambda f: plots.strata(STRATIFIED, "density", figure=f),
     "trajectories": lambda f: plots.trajectories(PATHS, figure=f),
 }
 
@@ -80,7 +88,7 @@ def test_without_matplotlib_it_says_how_to_install_it(name, monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ImportError, match=rf"plots\.{name} needs matplotlib: pip install"):
+    with pytest.raises(ImportError, match=r"jaxsbi\.plots\.\w+ needs matplotlib: pip install"):
         PICTURES[name](None)
 
 
@@ -119,6 +127,19 @@ def test_rounds_show_what_was_simulated_and_kept():
     np.testing.assert_allclose(mass.lines[0].get_ydata(), [1.0, 0.1, 0.01])
 
 
+def test_the_local_test_maps_pairs_or_the_only_parameter():
+    # The null, three maps and the bar of colours.
+    assert len(plots.local_c2st(local(5)).axes) == 5
+    _, only = plots.local_c2st(local(1)).axes
+    assert only.get_ylabel() == "probability of being true"
+    assert only.lines[1].get_xdata().size == 100
+
+
+def test_strata_have_a_panel_each():
+    titles = [axes.get_title() for axes in plots.strata(STRATIFIED, "density").axes]
+    assert [title[0] for title in titles] == ["a", "b"]
+
+
 def test_bands_hold_their_share():
     rows = RNG.normal(size=(4000, 3))
     axes = plots.predictive({"prior": 3 * rows, "posterior": rows}, np.zeros(3)).axes[0]
@@ -133,6 +154,7 @@ def test_bands_hold_their_share():
         (lambda: plots.coverage({}), "at least one ordering"),
         (lambda: plots.rank_histograms(ranks(), bins=100), "between 2 and 80"),
         (lambda: plots.crossover({}), "seconds once"),
+        (lambda: plots.strata(STRATIFIED, "prior"), r"expected one of \['density'\]"),
         (lambda: plots.crossover({"npe": (1.0, -1.0)}), "not negative"),
         (lambda: plots.trajectories(np.zeros((3, 4))), "points, n, dim"),
         (lambda: plots.predictive(np.zeros((5, 3)), np.zeros(4)), r"shape \(n, 4\)"),
