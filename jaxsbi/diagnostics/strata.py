@@ -116,7 +116,7 @@ def _groups(values: np.ndarray, bins: int) -> dict[str, np.ndarray]:
         return {f"stratum = {value:.4g}": values == value for value in unique.astype(float)}
     edges = np.quantile(values.astype(float), np.arange(1, bins) / bins)
     place = np.searchsorted(edges, values)
-    ends = ["", *(f"{edge:.4g}" for edge in edges), ""]
+    ends = ["", *(f"{edge:.3g}" for edge in edges), ""]
     return {_between(ends[i], ends[i + 1], i): place == i for i in range(bins)}
 
 

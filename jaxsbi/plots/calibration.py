@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxsbi.diagnostics.calibration import LEVEL, CalibrationReport
 from jaxsbi.diagnostics.strata import Stratified
-from jaxsbi.plots.canvas import COLORS, REFERENCE, WORST, figure_of, panels
+from jaxsbi.plots.canvas import COLORS, REFERENCE, WORST, columns_of, figure_of, panels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,6 +33,7 @@ def calibration(report: CalibrationReport, *, figure: Figure | None = None) -> F
         ImportError: If matplotlib is not installed.
     """
     every = panels("calibration", len(report.tests), figure, (2.9, 2.7))
+    columns = columns_of(len(every))
     for place, (axes, ranks) in enumerate(zip(every, report.tests.values(), strict=True)):
         axes.fill_between([0, 1], -ranks.band, ranks.band, color=REFERENCE, alpha=0.25, lw=0)
         axes.axhline(0.0, color=REFERENCE, lw=0.8)
@@ -43,12 +44,14 @@ def calibration(report: CalibrationReport, *, figure: Figure | None = None) -> F
             ordered = np.sort(column)
             axes.plot(ordered, steps - ordered, color=color, lw=1.4, alpha=0.9 if failed else 0.6)
         worst = float(np.min(ranks.corrected))
-        axes.set_title(f"{ranks.name}  (p {worst:.2g})", fontsize=10)
+        # A long name, of a stratum, gets a line to itself.
+        gap = "  " if len(ranks.name) < 16 else "\n"
+        axes.set_title(f"{ranks.name}{gap}(p {worst:.2g})", fontsize=10)
         axes.set_xlim(0, 1)
         axes.set_ylim(*(np.array([-1, 1]) * max(1.6 * ranks.band, *np.abs(axes.get_ylim()))))
-        if place % 4 == 0:
+        if place % columns == 0:
             axes.set_ylabel("share below rank - rank")
-        if place + 4 >= len(every):
+        if place + columns >= len(every):
             axes.set_xlabel("rank of the truth")
     return figure_of(every[0])
 

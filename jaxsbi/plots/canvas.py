@@ -31,9 +31,14 @@ def pyplot(name: str) -> Any:
     return plt
 
 
+def columns_of(count: int) -> int:
+    """Return how many panels stand in a row: at most four, and rows of equal length."""
+    return -(-count // -(-count // 4))
+
+
 def panels(name: str, count: int, figure: Figure | None, size: tuple[float, float]) -> list[Axes]:
-    """Return the axes of `count` panels, at most four in a row, of a new figure or one given."""
-    columns = min(count, 4)
+    """Return the axes of `count` panels, in rows of `columns_of`, of a new figure or one given."""
+    columns = columns_of(count)
     rows = -(-count // columns)
     if figure is None:
         across = (size[0] * columns, size[1] * rows + 0.3)

@@ -63,5 +63,8 @@ def predictive(
         axes.plot(where, np.median(rows, 0), color=color, lw=1.0)
     axes.plot(where, truth, "o", ms=4, color="black", label="observed")
     axes.set(xlabel="number" if at is None else "", ylabel="x")
-    axes.legend(frameon=False, fontsize=9)
+    if at is None:
+        axes.locator_params(axis="x", integer=True)
+    # Above the panel, for bands fill it.
+    axes.legend(frameon=False, fontsize=8, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return figure_of(axes)

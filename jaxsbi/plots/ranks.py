@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxsbi.diagnostics.calibration import LEVEL, Ranks
-from jaxsbi.plots.canvas import COLORS, REFERENCE, WORST, figure_of, panels
+from jaxsbi.plots.canvas import COLORS, REFERENCE, WORST, columns_of, figure_of, panels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,9 +49,9 @@ def rank_histograms(ranks: Ranks, *, bins: int = 20, figure: Figure | None = Non
         axes.axhline(1.0, color=REFERENCE, lw=0.8)
         axes.stairs(heights, edges, fill=True, color=WORST if failed else COLORS[0], alpha=0.55)
         axes.set_title(f"{ranks.name}[{place}]  (p {ranks.corrected[place]:.2g})", fontsize=9)
-        if place % 4 == 0:
+        if place % columns_of(count) == 0:
             axes.set_ylabel("density")
-        if place + 4 >= count:
+        if place + columns_of(count) >= count:
             axes.set_xlabel("rank of the truth")
     for axes in every:
         axes.set(xlim=(0, 1), ylim=(0, 1.08 * top))
