@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import scipy.stats
 
 from jaxsbi.base import Array, Key, configuration, warn
 from jaxsbi.samplers.chains import LogDensity, traced_once
@@ -47,7 +48,8 @@ class SMCInfo(NamedTuple):
         acceptance: Mean acceptance probability of the last moves.
         log_density: Log-density of each draw in the latent space, shape `(n,)`.
         log_evidence: Log of the integral of exp(log_density).
-        log_evidence_error: Its standard error, from the spread over the populations.
+        log_evidence_error: Its standard error, from the spread over the populations; so much wider
+            for their small number that two errors hold 95 %.
         temperature: The inverse temperature that was reached, 1 for the posterior.
         temperatures: How many steps it took.
     """
@@ -193,7 +195,7 @@ class SMC:
             acceptance=run.acceptance,
             log_density=value[picked],
             log_evidence=evidence,
-            log_evidence_error=error,
+            log_evidence_error=two_errors(self.populations) * error,
             temperature=run.temperature,
             temperatures=run.stages,
         )
@@ -313,6 +315,11 @@ def _memory(before: Array, after: Array) -> Array:
     x, y = (jnp.where(finite, a, 0.0) for a in (before, after))
     x, y = x - jnp.mean(x), y - jnp.mean(y)
     return jnp.mean(x * y) / jnp.sqrt(jnp.mean(x * x) * jnp.mean(y * y) + 1e-30)
+
+
+def two_errors(populations: int) -> float:
+    """Return by what a standard error grows, if two are to hold 95 % by Student's t."""
+    return float(scipy.stats.t.ppf(0.975, populations - 1)) / 2.0
 
 
 def next_temperature(ratio: Array, temperature: Array, ess: float) -> Array:
