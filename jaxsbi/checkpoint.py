@@ -42,21 +42,26 @@ def machine() -> Fingerprint:
     return {"device": f"{device.platform} {device.device_kind}"} | found
 
 
-def file_in(folder: str | os.PathLike[str] | None, name: str) -> Path | None:
-    """Return a file of a checkpoint's folder, or None without a checkpoint.
+def folder_at(where: str | os.PathLike[str] | None) -> Path | None:
+    """Return the folder of a checkpoint, which need not be there yet; None without a checkpoint.
 
     Raises:
         ValueError: If something else than a folder is there.
     """
-    if folder is None:
+    if where is None:
         return None
-    path = Path(os.path.abspath(folder))
+    path = Path(os.path.abspath(where))
     if path.exists() and not path.is_dir():
         raise ValueError(
             f"checkpoint: expected a folder, or a path where one can be made, got {path}, which is "
             "a file. Choose another path."
         )
-    return path / f"{name}.safetensors"
+    return path
+
+
+def file_in(folder: Path | None, name: str) -> Path | None:
+    """Return a file of a checkpoint's folder; None without one."""
+    return None if folder is None else folder / f"{name}.safetensors"
 
 
 def write(path: Path, fingerprint: Fingerprint, tree: Any, about: dict[str, Any]) -> None:

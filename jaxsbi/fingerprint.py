@@ -16,6 +16,7 @@ from numpyro.distributions import constraints, transforms
 
 ADDRESS = re.compile(r"0x[0-9a-f]+")
 PREFIX = "sha256:"
+Put = Callable[[bytes | memoryview], None]
 
 
 def digest(value: Any) -> str:
@@ -35,7 +36,7 @@ def program(function: Callable[..., Any], *args: Any) -> str:
     return digest((ADDRESS.sub("", str(closed)), tuple(_constants(closed))))
 
 
-def _feed(put: Callable[[bytes], None], value: Any) -> None:
+def _feed(put: Put, value: Any) -> None:
     """Write down a value so that no other reads the same."""
     if isinstance(value, jax.Array | np.ndarray | np.generic):
         _feed_array(put, value)
@@ -78,16 +79,16 @@ def _by_name(pair: tuple[Any, Any]) -> str:
     return repr(pair[0])
 
 
-def _feed_array(put: Callable[[bytes], None], array: Any) -> None:
+def _feed_array(put: Put, array: Any) -> None:
     kind = "array"
     if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
         kind, array = str(jax.random.key_impl(array)), jax.random.key_data(array)
     array = np.asarray(array)
     _feed_text(put, f"{kind} {array.dtype.name}{list(array.shape)}")
-    put(array.tobytes())
+    put(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
-def _feed_text(put: Callable[[bytes], None], text: str) -> None:
+def _feed_text(put: Put, text: str) -> None:
     data = text.encode()
     put(f"{len(data)}:".encode() + data)
 

@@ -87,8 +87,8 @@ def fit(
         checkpoint: A folder in which the training is written down every 20 seconds and at its end,
             and from which the same call goes on after Ctrl-C or a killed process: to the same
             bits as if nothing had happened, on the same machine with the same versions. Called
-            again after its end, it returns what it has learned at once. Functions within the method
-            are compared by their names only, so delete the folder after changing one.
+            again after its end, it returns what it has learned at once. Other arguments are an
+            error; but of functions within the method only the names are compared.
         progress: Show a progress bar.
 
     Returns:
@@ -116,7 +116,8 @@ def fit(
         optimizer = loop.default_optimizer(plan.steps * plan.max_epochs)
     start = loop.start_from(initial, method, prior, ensemble)
 
-    path, second = (checkpoints.file_in(checkpoint, name) for name in ("training", "refit"))
+    folder = checkpoints.folder_at(checkpoint)
+    path, second = (checkpoints.file_in(folder, name) for name in ("training", "refit"))
     train = functools.partial(_train, method, prior, rows, optimizer, start, progress)
     outcome = train(plan, cut, jax.random.split(key, ensemble or 1), path)
     kept = outcome.state

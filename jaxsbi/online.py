@@ -141,7 +141,7 @@ def fit_online(
             "num_steps and batch_size: expected at least 1 and 2, got "
             f"{num_steps} and {batch_size}."
         )
-    path = checkpoints.file_in(checkpoint, "training")
+    path = checkpoints.file_in(checkpoints.folder_at(checkpoint), "training")
     key_first, key_validation, key_fit = jax.random.split(key, 3)
     latent = getattr(method, "latent", False)
     source, other = _streams(prior, simulator, latent)

@@ -99,9 +99,9 @@ def journal(
     **options: Any,
 ) -> Journal:
     """Return where to write the rounds of a run down, given what decides their results."""
-    if folder is None:
+    path = checkpoints.folder_at(folder)
+    if path is None:
         return Journal(None, part, prior.names, x, {})
-    checkpoints.file_in(folder, part)  # raises where there is something else
     theta = jax.eval_shape(prior.sample, jax.random.key(0))
     fingerprint = {
         "prior": digest(prior),
@@ -111,4 +111,4 @@ def journal(
         **{name: str(value) for name, value in options.items()},
         **checkpoints.machine(),
     }
-    return Journal(Path(os.path.abspath(folder)), part, prior.names, x, fingerprint)
+    return Journal(path, part, prior.names, x, fingerprint)
