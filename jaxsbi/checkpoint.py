@@ -98,7 +98,7 @@ def read(path: Path, fingerprint: Fingerprint, like: Any) -> Saved | None:
     _check(path, content["fingerprint"], fingerprint)
     leaves: list[Any] = []
     for name, (dtype, shape) in content["arrays"].items():
-        leaf: Any = stored[name].view(disk.DTYPES[dtype]).reshape(shape)
+        leaf: Any = stored[name].view(jnp.dtype(dtype)).reshape(shape)
         impl = content["keys"].get(name)
         leaves.append(
             leaf if impl is None else jax.random.wrap_key_data(jnp.array(leaf), impl=impl)
