@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxsbi import checkpoint as checkpoints
 from jaxsbi import loop
 from jaxsbi.base import (
     ONCE_OPTIONS,
@@ -51,6 +54,7 @@ def fit(
     refit: bool = False,
     initial: Posterior | None = None,
     capacity: int | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> Fitted:
     """Train a method on simulations and return the amortized posterior.
@@ -80,6 +84,11 @@ def fit(
             data statistics are kept. It must be of the same method, prior and `ensemble`.
         capacity: Train as if there were this many simulations, by repeating those there are: one
             compiled program then serves data that grow from fit to fit.
+        checkpoint: A folder in which the training is written down every 20 seconds and at its end,
+            and from which the same call goes on after Ctrl-C or a killed process: to the same
+            bits as if nothing had happened, on the same machine with the same versions. Called
+            again after its end, it returns what it has learned at once. Other arguments are an
+            error; but of functions within the method only the names are compared.
         progress: Show a progress bar.
 
     Returns:
@@ -89,7 +98,8 @@ def fit(
         TypeError: If the key is not typed, `method` is not a configured method, or `optimizer`
             is no Optax transformation.
         ValueError: If there are too few simulations, a batch is larger than the training part,
-            or an option is out of its range.
+            or an option is out of its range; or if the checkpoint is damaged, or of another
+            call (the message names what differs).
         FloatingPointError: If the loss becomes NaN or infinite; the message names the epoch.
     """
     loop.check_options(key, method, optimizer, ensemble)
@@ -106,11 +116,13 @@ def fit(
         optimizer = loop.default_optimizer(plan.steps * plan.max_epochs)
     start = loop.start_from(initial, method, prior, ensemble)
 
+    folder = checkpoints.folder_at(checkpoint)
+    path, second = (checkpoints.file_in(folder, name) for name in ("training", "refit"))
     train = functools.partial(_train, method, prior, rows, optimizer, start, progress)
-    outcome = train(plan, cut, jax.random.split(key, ensemble or 1))
+    outcome = train(plan, cut, jax.random.split(key, ensemble or 1), path)
     kept = outcome.state
     if refit and not outcome.interrupted:
-        outcome, kept = _refit(train, outcome, plan, len(rows), key)
+        outcome, kept = _refit(train, outcome, plan, len(rows), key, second)
     history = loop.history(outcome, plan, used, num_invalid)
     data = DataSpec.of(simulations.x, batched=True)
     return loop.fitted(method, prior, data, ensemble, kept, history)
@@ -126,18 +138,24 @@ def _train(
     plan: Plan,
     cut: int,
     keys: Array,
+    path: Path | None,
 ) -> loop.Outcome:
     """Run one training on the first `cut` rows."""
     latent = getattr(method, "latent", False)
     training, validation = _parts(prior, rows, latent, cut, plan.evaluation_batch)
     seen = prior.latent if latent else prior
     return loop.train(
-        method, seen, optimizer, plan, training, training, validation, keys, start, progress
+        method, seen, optimizer, plan, training, training, validation, keys, start, progress, path
     )
 
 
 def _refit(
-    train: Callable[..., loop.Outcome], first: loop.Outcome, plan: Plan, rows: int, key: Key
+    train: Callable[..., loop.Outcome],
+    first: loop.Outcome,
+    plan: Plan,
+    rows: int,
+    key: Key,
+    path: Path | None,
 ) -> tuple[loop.Outcome, TrainState]:
     """Train on all rows for as many epochs as were best.
 
@@ -152,7 +170,7 @@ def _refit(
         select=False,
     )
     keys = jax.random.split(jax.random.fold_in(key, 1), first.state.best_epoch.size)
-    second = train(again, rows, keys)
+    second = train(again, rows, keys, path)
     both = first._replace(
         compile_seconds=first.compile_seconds + second.compile_seconds,
         run_seconds=first.run_seconds + second.run_seconds,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +15,7 @@ import numpy as np
 import optax
 from tqdm import tqdm
 
+from jaxsbi import checkpoint
 from jaxsbi.base import (
     Array,
     DataSpec,
@@ -23,6 +27,7 @@ from jaxsbi.base import (
     Variables,
     check_key,
 )
+from jaxsbi.fingerprint import digest, program
 from jaxsbi.interrupt import Interrupt
 from jaxsbi.methods.ensemble import Ensemble
 from jaxsbi.priors import Prior
@@ -57,8 +62,9 @@ def train(
     keys: Array,
     start: Variables | None,
     progress: bool,
+    path: Path | None = None,
 ) -> Outcome:
-    """Compile and run one training.
+    """Compile and run one training, or go on with one.
 
     Args:
         method: The road.
@@ -71,20 +77,80 @@ def train(
         keys: One for each member.
         start: The members' variables to start from; new ones if None.
         progress: Whether to show a progress bar.
+        path: The checkpoint's file.
 
     Raises:
         FloatingPointError: If a loss becomes NaN or infinite.
+        ValueError: If the checkpoint is damaged, or another training's.
     """
     begin = time.perf_counter()
     initial, chunk = PROGRAMS[_program(plan)]
-    state = initial(optimizer, plan, method, prior, rows, keys, start)
+    beginning = (optimizer, plan, method, prior, rows, keys, start)
     run = functools.partial(chunk, optimizer, plan, method, prior, source, validation)
+    before, keep = None, _keep_nothing
+    if path is not None:
+        like = initial.eval_shape(*beginning)
+        given = {"method": method, "prior": prior, "simulations": (rows, validation), "key": keys}
+        given |= {"initial": start, "source": None if source is rows else source}
+        mark = _fingerprint(given, plan, optimizer, like)
+        before, keep = _read(path, mark, like), functools.partial(_write, path, mark)
+    if before is not None and not before.interrupted:
+        return before
+    state = before.state if before else initial(*beginning)
     # Zero epochs: this call only compiles.
     state = jax.block_until_ready(run(state, jnp.int32(0)))
     compiled = time.perf_counter()
-    state, interrupted = _run(run, state, plan, progress)
+
+    def outcome(state: TrainState, interrupted: bool) -> Outcome:
+        compiling, running = compiled - begin, time.perf_counter() - compiled
+        if before is not None:
+            compiling, running = compiling + before.compile_seconds, running + before.run_seconds
+        return Outcome(state, compiling, running, interrupted)
+
+    state, interrupted = _run(run, state, plan, progress, lambda now: keep(outcome(now, True)))
     _check_finite(state, plan)
-    return Outcome(state, compiled - begin, time.perf_counter() - compiled, interrupted)
+    ended = outcome(state, interrupted)
+    keep(ended)
+    return ended
+
+
+def _fingerprint(
+    given: dict[str, Any], plan: Plan, optimizer: optax.GradientTransformation, like: TrainState
+) -> checkpoint.Fingerprint:
+    """Return all that a training's result depends on.
+
+    Streams are told apart by the first simulations, which were drawn from them.
+    """
+    one = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), like)
+    params = one.best if plan.trees else one.params
+    return {
+        **{name: digest(value) for name, value in given.items()},
+        **{field.name: str(getattr(plan, field.name)) for field in dataclasses.fields(plan)},
+        "optimizer": program(optimizer.update, params, one.optimizer, params),
+        "state": digest([(a.shape, str(a.dtype)) for a in jax.tree.leaves(like)]),
+        **checkpoint.machine(),
+    }
+
+
+def _read(path: Path, mark: checkpoint.Fingerprint, like: TrainState) -> Outcome | None:
+    """Return how far a training has come, or None at its beginning."""
+    saved = checkpoint.read(path, mark, like)
+    if saved is None:
+        return None
+    # Copies, for the loop over epochs writes its state over what it is given.
+    return Outcome(jax.tree.map(jnp.array, saved.tree), **saved.about)
+
+
+def _write(path: Path, mark: checkpoint.Fingerprint, outcome: Outcome) -> None:
+    """Write down how far a training has come; one that failed is not gone on with."""
+    state, about = outcome.state, outcome._asdict()
+    del about["state"]
+    if not np.any(np.asarray(state.failed)):
+        checkpoint.write(path, mark, state, about)
+
+
+def _keep_nothing(outcome: Outcome) -> None:
+    """Without a checkpoint."""
 
 
 def _program(plan: Plan) -> str:
@@ -94,12 +160,20 @@ def _program(plan: Plan) -> str:
     return "cpu, long" if plan.rows > LONG_ROWS else "cpu"
 
 
-def _run(run: Any, state: TrainState, plan: Plan, progress: bool) -> tuple[TrainState, bool]:
-    """Run chunks until every member is done, or the user interrupts."""
-    epochs, done, chunk = 0, False, 1
+def _run(
+    run: Any, state: TrainState, plan: Plan, progress: bool, keep: Callable[[TrainState], None]
+) -> tuple[TrainState, bool]:
+    """Run chunks until every member is done, or the user interrupts.
+
+    `keep` writes the state down now and then.
+    """
+    epochs, done, chunk = int(np.max(state.epoch)), False, 1
+    kept = time.perf_counter()
     with (
         Interrupt() as interrupt,
-        tqdm(total=plan.max_epochs, desc="fit", unit="epoch", disable=not progress) as bar,
+        tqdm(
+            total=plan.max_epochs, initial=epochs, desc="fit", unit="epoch", disable=not progress
+        ) as bar,
     ):
         while not done and not interrupt.seen:
             begin = time.perf_counter()
@@ -113,6 +187,9 @@ def _run(run: Any, state: TrainState, plan: Plan, progress: bool) -> tuple[Train
             bar.update(ran)
             bar.set_postfix(validation=f"{best.mean():.4f}")
             chunk = max(1, min(plan.max_epochs, round(ran * CHUNK_SECONDS / max(seconds, 1e-3))))
+            if not done and time.perf_counter() - kept >= checkpoint.EVERY_SECONDS:
+                keep(state)
+                kept = time.perf_counter()
     return state, interrupt.seen and not done
 
 

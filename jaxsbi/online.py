@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable
 
 import jax
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxsbi import checkpoint as checkpoints
 from jaxsbi import loop
 from jaxsbi.base import (
     Array,
@@ -99,6 +101,7 @@ def fit_online(
     optimizer: optax.GradientTransformation | None = None,
     ensemble: int | None = None,
     initial: Posterior | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> Fitted:
     """Train a method on new simulations in every step, made on the device within it.
@@ -118,6 +121,7 @@ def fit_online(
         optimizer: Any Optax transformation; by default that of `fit`, for `num_steps`.
         ensemble: Train this many members at once.
         initial: A posterior to go on from, as for `fit`.
+        checkpoint: A folder to write the training down in, as for `fit`.
         progress: Show a progress bar.
 
     Returns:
@@ -127,7 +131,8 @@ def fit_online(
 
     Raises:
         TypeError: As `fit`, or the simulator returns something else than a pytree of arrays.
-        ValueError: If a number is out of range, or the stored signals have other parameters.
+        ValueError: If a number is out of range, or the stored signals have other parameters;
+            or if the checkpoint is damaged, or of another call.
         FloatingPointError: If the loss becomes NaN or infinite; the message names the epoch.
     """
     loop.check_options(key, method, optimizer, ensemble)
@@ -136,6 +141,7 @@ def fit_online(
             "num_steps and batch_size: expected at least 1 and 2, got "
             f"{num_steps} and {batch_size}."
         )
+    path = checkpoints.file_in(checkpoints.folder_at(checkpoint), "training")
     key_first, key_validation, key_fit = jax.random.split(key, 3)
     latent = getattr(method, "latent", False)
     source, other = _streams(prior, simulator, latent)
@@ -166,6 +172,7 @@ def fit_online(
         jax.random.split(key_fit, ensemble or 1),
         loop.start_from(initial, method, prior, ensemble),
         progress,
+        path,
     )
     state = outcome.state
     used = int(np.sum(state.epoch)) * steps * batch_size

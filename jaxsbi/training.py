@@ -122,7 +122,7 @@ def _initial_state(
             variables = method.init(key_init, prior, training)
         params, _ = ravel_pytree(variables["params"])
         nothing = jnp.full(plan.max_epochs, jnp.nan, float)
-        return TrainState(
+        state = TrainState(
             params=params,
             average=params,
             statistics=variables["statistics"],
@@ -131,7 +131,6 @@ def _initial_state(
             step_scale=jnp.ones((), float),
             epoch=jnp.int32(0),
             best=variables["params"],
-            # With a dtype: a weakly typed leaf would compile the loop a second time.
             best_loss=jnp.full((), jnp.inf, float),
             best_epoch=jnp.int32(0),
             train_loss=nothing,
@@ -140,8 +139,18 @@ def _initial_state(
             failed=jnp.array(False),
             invalid=jnp.int32(0),
         )
+        return jax.tree.map(_strong, state)
 
     return over_members(one, (keys, start))
+
+
+def _strong(a: Array) -> Array:
+    """Return an array with a dtype of its own.
+
+    A weakly typed leaf would compile the loop a second time, and come back from a checkpoint as
+    another.
+    """
+    return a if jnp.issubdtype(a.dtype, jax.dtypes.prng_key) else jnp.asarray(a, a.dtype)
 
 
 initial_state = jax.jit(_initial_state, static_argnums=(0, 1))

@@ -13,7 +13,8 @@ MAX_FUNCTION_LINES = 60
 # Imports go one way: a room may import its own group and the groups before it.
 GROUPS = (
     ("workarounds",),
-    ("base", "interrupt", "interop"),
+    ("base", "disk", "fingerprint", "interop", "interrupt"),
+    ("checkpoint",),
     ("latent", "priors", "recentred", "simulate"),
     ("networks", "densities", "fields", "samplers", "noise", "tasks"),
     ("methods",),

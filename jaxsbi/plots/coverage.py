@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri
 
 from jaxsbi.diagnostics.calibration import Ranks
 from jaxsbi.plots.canvas import COLORS, DASHES, REFERENCE, figure_of, panel
@@ -42,11 +42,11 @@ def coverage(
     if not groups:
         raise ValueError("coverage: expected at least one ordering's ranks, got none.")
     axes = panel("coverage", figure, (4.0, 3.8))
-    level = norm.cdf(np.linspace(0, 3, 200)) * 2 - 1 if sigmas else np.linspace(0, 1, 200)
+    level = ndtr(np.linspace(0, 3, 200)) * 2 - 1 if sigmas else np.linspace(0, 1, 200)
 
     def scale(share: np.ndarray) -> np.ndarray:
         # A share of one would lie at infinity.
-        return norm.ppf(0.5 + 0.5 * np.clip(share, 0, 1 - 1e-4)) if sigmas else share
+        return ndtri(0.5 + 0.5 * np.clip(share, 0, 1 - 1e-4)) if sigmas else share
 
     band = max(each.band for each in groups.values())
     low, high = np.clip(level - band, 0, 1), np.clip(level + band, 0, 1)

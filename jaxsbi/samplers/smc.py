@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import scipy.stats
+from scipy.special import stdtrit
 
 from jaxsbi.base import Array, Key, configuration, warn
 from jaxsbi.samplers.chains import LogDensity, traced_once
@@ -319,7 +319,7 @@ def _memory(before: Array, after: Array) -> Array:
 
 def two_errors(populations: int) -> float:
     """Return by what a standard error grows, if two are to hold 95 % by Student's t."""
-    return float(scipy.stats.t.ppf(0.975, populations - 1)) / 2.0
+    return float(stdtrit(populations - 1, 0.975)) / 2.0
 
 
 def next_temperature(ratio: Array, temperature: Array, ess: float) -> Array:

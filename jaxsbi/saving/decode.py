@@ -17,10 +17,11 @@ import numpy as np
 import numpyro.distributions as dist
 from numpyro.distributions import constraints, transforms
 
+from jaxsbi.disk import DTYPES
 from jaxsbi.latent import KINDS, Route
 from jaxsbi.networks import activations
 from jaxsbi.priors import Prior
-from jaxsbi.saving.registry import DTYPES, is_record, registry
+from jaxsbi.saving.registry import is_record, registry
 
 
 class Decoder:

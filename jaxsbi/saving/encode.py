@@ -18,17 +18,14 @@ import numpy as np
 import numpyro.distributions as dist
 from numpyro.distributions import constraints, transforms
 
+from jaxsbi.disk import DTYPES, to_file
 from jaxsbi.networks.activations import ACTIVATIONS
 from jaxsbi.priors import Prior
-from jaxsbi.saving.registry import DTYPES, is_record, registry
+from jaxsbi.saving.registry import is_record, registry
 
 INLINE = 16
 """Arrays of so many numbers or fewer are written in the JSON, where they can be read; what was
 learned is not, for nobody reads it."""
-NATIVE = frozenset(DTYPES) - {
-    *("complex64", "complex128", "bfloat16", "float8_e4m3fn", "float8_e5m2"),
-}
-"""What every version of safetensors reads as NumPy arrays; other dtypes are stored as bytes."""
 
 
 class Encoder:
@@ -108,8 +105,7 @@ class Encoder:
             return {"$values": array.ravel().tolist(), **about}
         while path in self.arrays:  # names may hold dots: {"a.b": …} beside {"a": {"b": …}}
             path += "'"
-        array = np.array(array, order="C")  # safetensors writes memory as it lies
-        self.arrays[path] = array if name in NATIVE else array.reshape(-1).view(np.uint8)
+        self.arrays[path] = to_file(array)
         return {"$array": path, **about}
 
     def _prior(self, prior: Prior, path: str) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import os
 import warnings
 from collections.abc import Iterable
@@ -15,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsbi.base import DataSpec, Fitted, History, Method, Posterior
+from jaxsbi.disk import versions
 from jaxsbi.priors import Prior
 from jaxsbi.recentred import Recentred
 from jaxsbi.saving import folder as files
@@ -22,7 +22,6 @@ from jaxsbi.saving.decode import Decoder
 from jaxsbi.saving.encode import Encoder
 from jaxsbi.saving.registry import Supplied
 
-PACKAGES = ("jaxsbi", "jax", "flax", "numpyro", "numpy")
 PARTS = ("method", "prior", "data", "variables", "history")
 FRAME = ("format", "version", "sha256", "versions", "arrays")
 
@@ -58,7 +57,7 @@ def save(path: str | os.PathLike[str], fitted: Fitted, *, types: Iterable[type] 
         "variables": posterior.variables,
         "history": fitted.history,
     }
-    content: dict[str, Any] = {"versions": _versions()}
+    content: dict[str, Any] = {"versions": versions()}
     for name in PARTS:
         encoder.inline = name != "variables"
         content[name] = encoder.encode(values[name], name)
@@ -99,7 +98,7 @@ def load(
         saved = document.get("versions")
         raise ValueError(
             f"{folder / files.JSON}: {error or type(error).__name__}. (It was saved with {saved}; "
-            f"this is {_versions()}.)"
+            f"this is {versions()}.)"
         ) from error
     if decoder.ignored:
         warnings.warn(
@@ -182,14 +181,3 @@ def _on_device(leaf: Any) -> Any:
             "precision. Set jax.config.update('jax_enable_x64', True) before loading"
         )
     return jnp.array(leaf)
-
-
-def _versions() -> dict[str, str]:
-    """Return the versions of jaxsbi and of what it is built on."""
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:  # run from a checkout
-            found[package] = "unknown"
-    return found

@@ -15,6 +15,8 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError
 
+from jaxsbi import disk
+
 FORMAT = "jaxsbi fitted"
 VERSION = (1, 0)
 """Of the format. A newer minor version has more fields, which older ones may ignore; a newer major
@@ -74,8 +76,8 @@ def _publish(folder: Path, content: dict[str, Any], arrays: dict[str, np.ndarray
     text = NUMBERS.sub(lambda m: f"[{' '.join(m[1].split())}]", json.dumps(document, indent=2))
     existed = (folder / name).exists()
     try:
-        _replace(folder / name, blob)
-        _replace(folder / JSON, text.encode())
+        disk.replace(folder / name, blob)
+        disk.replace(folder / JSON, text.encode())
     except BaseException:
         if not existed:
             (folder / name).unlink(missing_ok=True)
@@ -83,20 +85,6 @@ def _publish(folder: Path, content: dict[str, Any], arrays: dict[str, np.ndarray
     for other in folder.iterdir():
         if ARRAYS.fullmatch(other.name) and other.name != name:
             other.unlink()
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write a whole file or none, through another name and on to the disk."""
-    new = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
-    try:
-        with new.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
-    except BaseException:
-        new.unlink(missing_ok=True)
-        raise
 
 
 def seal(document: dict[str, Any]) -> dict[str, Any]:

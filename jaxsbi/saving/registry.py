@@ -8,8 +8,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import flax.linen as nn
-import jax.numpy as jnp
-import numpy as np
 import numpyro.distributions as dist
 from numpyro.distributions import constraints, transforms
 
@@ -21,15 +19,6 @@ from jaxsbi.recentred import Recentred
 
 ROOMS = (abc, densities, fields, methods, networks, noise, samplers, sequential)
 """Rooms whose public configurations and Flax modules can be saved."""
-
-DTYPES: dict[str, np.dtype] = {
-    name: jnp.dtype(name)
-    for name in (
-        *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
-        *("float16", "float32", "float64", "complex64", "complex128", "bfloat16"),
-        *("float8_e4m3fn", "float8_e5m2"),
-    )
-}
 
 
 @dataclasses.dataclass(frozen=True)

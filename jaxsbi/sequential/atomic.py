@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import jax
@@ -88,6 +89,7 @@ def atomic(
     num_rounds: int,
     simulations_per_round: int,
     previous: Result | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> Result:
     """Learn a posterior from rounds of simulations at draws of the last one (APT, or SNPE-C).
@@ -101,6 +103,7 @@ def atomic(
         num_rounds: How many rounds to run.
         simulations_per_round: Simulations of each; all rounds' are trained on.
         previous: What an earlier call returned: its rounds are kept, and these are added.
+        checkpoint: A folder in which every round is written down, as for `sequential.truncated`.
         progress: Show progress bars.
 
     Returns:
@@ -108,7 +111,8 @@ def atomic(
 
     Raises:
         TypeError: If the key is not typed, or the method is not NPE.
-        ValueError: If a number is out of range, or `previous` had other parameters.
+        ValueError: If a number is out of range, `previous` had other parameters, or the checkpoint
+            is damaged or of another call.
     """
     if not isinstance(method, NPE):
         raise TypeError(
@@ -126,5 +130,6 @@ def atomic(
         num_rounds=num_rounds,
         simulations_per_round=simulations_per_round,
         previous=previous,
+        checkpoint=checkpoint,
         progress=progress,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from typing import Any, Literal
 
 import jax
@@ -13,9 +14,9 @@ from jaxsbi.fit import fit
 from jaxsbi.methods.likelihood import is_learned_by
 from jaxsbi.priors import Prior
 from jaxsbi.recentred import Recentred, latents, recentre
+from jaxsbi.sequential.journal import Drawn, Journal, journal
 from jaxsbi.sequential.rounds import (
     MIN_KEPT,
-    Proposal,
     Propose,
     Result,
     Round,
@@ -48,6 +49,7 @@ def dynamic(
     live: int | None = None,
     region: Literal["density", "box"] = "density",
     previous: Result | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> Result:
     """Learn a posterior from a live set of simulations that follows it (arXiv:2510.13997).
@@ -70,6 +72,7 @@ def dynamic(
         live: The most simulations that are trained on; by default five steps'.
         region: "density" or "box", as for `sequential.truncated`.
         previous: What an earlier call returned: its steps are kept, and these are added.
+        checkpoint: A folder in which every step is written down, as for `sequential.truncated`.
         progress: Show progress bars.
 
     Returns:
@@ -78,7 +81,8 @@ def dynamic(
     Raises:
         TypeError: If the key is not typed.
         ValueError: If a number is out of range, `live` is smaller than a step, `previous` had other
-            parameters, or the region is impossible or empty.
+            parameters, the region is impossible or empty, or the checkpoint is damaged or of
+            another call.
     """
     check(key, num_steps, simulations_per_step, previous, prior, "step")
     live = 5 * simulations_per_step if live is None else live
@@ -90,11 +94,18 @@ def dynamic(
     rounds = list(previous.rounds) if previous else []
     pool = previous.simulations if previous else None
     last = len(rounds) + num_steps - 1
+    written = journal(
+        checkpoint, "step", prior, simulator, x, propose, num_steps=num_steps,
+        simulations_per_step=simulations_per_step, live=live,
+    )  # fmt: skip
+    step = _Step(
+        method, prior, simulator, x, propose, simulations_per_step, live, written, progress
+    )
     try:
         for number in range(len(rounds), last + 1):
-            step = _Step(method, prior, simulator, x, propose, simulations_per_step, live, progress)
             before = rounds[-1] if rounds else None
-            done, pool = step.take(jax.random.fold_in(key, number), before, pool, number == last)
+            this = jax.random.fold_in(key, number)
+            done, pool = step.take(this, number, before, pool, number == last)
             rounds.append(done)
             if done.history.stopped == "interrupted":
                 return Result(tuple(rounds), finished=False)
@@ -116,24 +127,34 @@ class _Step:
     propose: Propose
     size: int
     live: int
+    written: Journal
     progress: bool
 
     def take(
-        self, key: Key, before: Round | None, pool: Simulations | None, last: bool
+        self, key: Key, number: int, before: Round | None, pool: Simulations | None, last: bool
     ) -> tuple[Round, Simulations]:
         """Simulate, prune and train once; return the step, and the live set, oldest first."""
         key_propose, key_simulate, key_fit, key_order = jax.random.split(key, 4)
-        if before is None:
-            proposal = from_prior(key_propose, self.prior, self.size)
-        else:
-            centred = before.posterior.prior
-            assert isinstance(centred, Recentred)
-            proposal = self.propose(key_propose, before.posterior, centred, self.x, self.size)
-        new = simulate_at(key_simulate, self.simulator, proposal.theta, progress=self.progress)
-        x = DataSpec.of(new.x, batched=True).conform(self.x)
-        if before is None:
-            warn_outside(x, new)
-        pool = self._pruned(proposal, new if pool is None else concatenate([pool, new]))
+        earlier = [] if pool is None else [pool]
+
+        def draw() -> Drawn:
+            if before is None:
+                proposal = from_prior(key_propose, self.prior, self.size)
+            else:
+                centred = before.posterior.prior
+                assert isinstance(centred, Recentred)
+                proposal = self.propose(key_propose, before.posterior, centred, self.x, self.size)
+            new = simulate_at(key_simulate, self.simulator, proposal.theta, progress=self.progress)
+            x = DataSpec.of(new.x, batched=True).conform(self.x)
+            if before is None:
+                warn_outside(x, new)
+            keep = proposal.keeps(self._with(earlier, new).theta)
+            return Drawn(new, np.asarray(proposal.log_prob), proposal.prior_mass, keep)
+
+        known = (earlier, None if before is None else before.posterior)
+        drawn = self.written.drawn(number, key, known, draw)
+        new = drawn.simulations
+        pool = self._pruned(drawn.keep, self._with(earlier, new))
         kept = int(np.sum(pool.weight > 0))
         seen, start = self._coordinates(before, pool, kept)
         # Shuffled: the last rows validate, and all steps should.
@@ -146,26 +167,31 @@ class _Step:
             initial=start,
             max_epochs=None if last else EPOCHS,
             capacity=self.live,
+            checkpoint=self.written.of(number),
             progress=self.progress,
         )
         done = Round(
             simulations=new,
-            log_proposal=np.asarray(proposal.log_prob),
-            prior_mass=proposal.prior_mass,
+            log_proposal=drawn.log_proposal,
+            prior_mass=drawn.prior_mass,
             kept=kept,
             posterior=fitted.posterior,
             history=fitted.history,
         )
         return done, pool
 
-    def _pruned(self, proposal: Proposal, pool: Simulations) -> Simulations:
+    def _with(self, earlier: list[Simulations], new: Simulations) -> Simulations:
+        """Return the live set and new simulations, padded to the most rows there will be."""
+        pool = concatenate([*earlier, new])
+        return _filled(pool, np.arange(len(pool)), max(len(pool), self.live + self.size))
+
+    def _pruned(self, keep: np.ndarray, pool: Simulations) -> Simulations:
         """Return the newest simulations that the proposal keeps: `live` rows, padded by weight 0.
 
         Both shapes are the same in every step, so that nothing is compiled twice.
         """
-        pool = _filled(pool, np.arange(len(pool)), max(len(pool), self.live + self.size))
         valid = np.asarray(pool.weight) > 0
-        keep = proposal.keeps(pool.theta) & valid
+        keep = keep & valid
         index = np.flatnonzero(keep if keep.sum() >= MIN_KEPT else valid)
         return _filled(pool, index[-self.live :], self.live)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from jaxsbi.base import Data, Key, Method, Simulator
 from jaxsbi.methods import likelihood as learned
 from jaxsbi.priors import Prior
@@ -18,6 +20,7 @@ def likelihood(
     num_rounds: int,
     simulations_per_round: int,
     previous: Result | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> Result:
     """Learn a likelihood, or a ratio, from rounds of simulations at draws of its own posterior.
@@ -34,6 +37,7 @@ def likelihood(
         num_rounds: How many rounds to run.
         simulations_per_round: Simulations of each; all rounds' are trained on.
         previous: What an earlier call returned: its rounds are kept, and these are added.
+        checkpoint: A folder in which every round is written down, as for `sequential.truncated`.
         progress: Show progress bars.
 
     Returns:
@@ -41,7 +45,8 @@ def likelihood(
 
     Raises:
         TypeError: If the key is not typed, or the method learns no likelihood.
-        ValueError: If a number is out of range, or `previous` had other parameters.
+        ValueError: If a number is out of range, `previous` had other parameters, or the checkpoint
+            is damaged or of another call.
     """
     if not learned.is_learned_by(method):
         raise TypeError(
@@ -58,5 +63,6 @@ def likelihood(
         num_rounds=num_rounds,
         simulations_per_round=simulations_per_round,
         previous=previous,
+        checkpoint=checkpoint,
         progress=progress,
     )

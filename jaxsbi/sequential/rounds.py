@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ from jaxsbi.base import (
 from jaxsbi.fit import fit
 from jaxsbi.priors import Prior
 from jaxsbi.recentred import Recentred, latents, recentre
+from jaxsbi.sequential.journal import Drawn, Journal, journal
 from jaxsbi.simulate import simulate_at
 
 MIN_KEPT = 20
@@ -126,12 +128,14 @@ def run(
     num_rounds: int,
     simulations_per_round: int,
     previous: Result | None,
+    checkpoint: str | os.PathLike[str] | None,
     progress: bool,
     later: Method | None = None,
 ) -> Result:
     """Run rounds one after the other; what is finished is returned if the user interrupts.
 
     `later` is the method by which rounds after the first are trained, where it is another.
+    `checkpoint` is the folder in which they are written down.
 
     Raises:
         KeyboardInterrupt: If no round was finished.
@@ -141,13 +145,17 @@ def run(
     last = len(rounds) + num_rounds
     # Every training is compiled for all simulations there will be: once.
     capacity = num_rounds * simulations_per_round + sum(len(r.simulations) for r in rounds)
+    written = journal(
+        checkpoint, "round", prior, simulator, x, propose, num_rounds=num_rounds,
+        simulations_per_round=simulations_per_round,
+    )  # fmt: skip
     try:
         for number in range(len(rounds), last):
             this = jax.random.fold_in(key, number)
             trained = later if later is not None and rounds else method
             done = _round(
                 this, trained, prior, simulator, x, propose, rounds, simulations_per_round,
-                capacity, progress,
+                capacity, written, progress,
             )  # fmt: skip
             rounds.append(done)
             if done.history.stopped == "interrupted":
@@ -169,36 +177,50 @@ def _round(
     before: list[Round],
     n: int,
     capacity: int,
+    written: Journal,
     progress: bool,
 ) -> Round:
     key_propose, key_simulate, key_fit, key_order = jax.random.split(key, 4)
-    if before:
-        centred = before[-1].posterior.prior
-        assert isinstance(centred, Recentred)
-        proposal = propose(key_propose, before[-1].posterior, centred, x, n)
-    else:
-        proposal = from_prior(key_propose, prior, n)
-    new = simulate_at(key_simulate, simulator, proposal.theta, progress=progress)
-    x = DataSpec.of(new.x, batched=True).conform(x)
-    if not before:
-        warn_outside(x, new)
-    parts = [*(r.simulations for r in before), new]
-    pool = concatenate(parts)
-    # Round by round: for arrays of one shape one program is compiled.
-    keep = np.concatenate([proposal.keeps(part.theta) for part in parts])
-    keep = keep & (np.asarray(pool.weight) > 0)
+    parts, last = [r.simulations for r in before], before[-1].posterior if before else None
+
+    def draw() -> Drawn:
+        if last is not None:
+            assert isinstance(last.prior, Recentred)
+            proposal = propose(key_propose, last, last.prior, x, n)
+        else:
+            proposal = from_prior(key_propose, prior, n)
+        new = simulate_at(key_simulate, simulator, proposal.theta, progress=progress)
+        observed = DataSpec.of(new.x, batched=True).conform(x)
+        if last is None:
+            warn_outside(observed, new)
+        # Round by round: for arrays of one shape one program is compiled.
+        keep = np.concatenate([proposal.keeps(part.theta) for part in (*parts, new)])
+        return Drawn(new, np.asarray(proposal.log_prob), proposal.prior_mass, keep)
+
+    drawn = written.drawn(len(before), key, (parts, last), draw)
+    pool = concatenate([*parts, drawn.simulations])
+    keep = drawn.keep & (np.asarray(pool.weight) > 0)
     if keep.sum() < MIN_KEPT:
         keep = np.asarray(pool.weight) > 0
     # Shuffled: the last rows validate, and all rounds should.
     order = np.asarray(jax.random.permutation(key_order, len(pool)))
     index = order[keep[order]]
     kept = jax.tree.map(lambda a: np.asarray(a)[index], pool)
-    seen = recentre(prior, latents(prior, proposal.theta)) if before else unmoved(prior)
-    fitted = fit(key_fit, method, seen, kept, capacity=capacity, progress=progress)  # type: ignore[arg-type]
+    new = drawn.simulations
+    seen = recentre(prior, latents(prior, new.theta)) if before else unmoved(prior)
+    fitted = fit(
+        key_fit,
+        method,
+        seen,  # type: ignore[arg-type]
+        kept,
+        capacity=capacity,
+        checkpoint=written.of(len(before)),
+        progress=progress,
+    )
     return Round(
         simulations=new,
-        log_proposal=np.asarray(proposal.log_prob),
-        prior_mass=proposal.prior_mass,
+        log_proposal=drawn.log_proposal,
+        prior_mass=drawn.prior_mass,
         kept=len(index),
         posterior=fitted.posterior,
         history=fitted.history,

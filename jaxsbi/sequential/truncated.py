@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from typing import Literal, NamedTuple
 
 import jax
@@ -38,6 +39,7 @@ def truncated(
     simulations_per_round: int,
     region: Literal["density", "box"] = "density",
     previous: Result | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> Result:
     """Learn a posterior from rounds of simulations from an ever smaller part of the prior.
@@ -57,6 +59,10 @@ def truncated(
         region: "density": where posterior / prior exceeds its value at the least likely of 10,000
             draws. "box": between the smallest and the largest draw of each latent coordinate.
         previous: What an earlier call returned: its rounds are kept, and these are added.
+        checkpoint: A folder in which every round is written down: its simulations when they are
+            made, and its training as by `fit`. The same call goes on from there after Ctrl-C or a
+            killed process, and ends in the same bits as if nothing had happened. With other
+            `num_rounds` it is another run: add rounds with `previous`, and the same folder.
         progress: Show progress bars.
 
     Returns:
@@ -65,8 +71,8 @@ def truncated(
     Raises:
         TypeError: If the key is not typed.
         ValueError: If a number is out of range, `previous` had other parameters, a box is asked for
-            under a prior without latent coordinates that are N(0, I), or the region is empty (a
-            posterior that is NaN everywhere).
+            under a prior without latent coordinates that are N(0, I), the region is empty (a
+            posterior that is NaN everywhere), or the checkpoint is damaged or of another call.
     """
     return run(
         key,
@@ -78,6 +84,7 @@ def truncated(
         num_rounds=num_rounds,
         simulations_per_round=simulations_per_round,
         previous=previous,
+        checkpoint=checkpoint,
         progress=progress,
     )
 
