@@ -18,6 +18,8 @@ from jaxsbi import (
 from jaxsbi.base import Fitted, History, Method, Posterior, Simulations
 from jaxsbi.comparison import compare
 from jaxsbi.diagnostics import check
+from jaxsbi.draws import Record
+from jaxsbi.external import command, simulate_external
 from jaxsbi.fit import fit
 from jaxsbi.importance import importance
 from jaxsbi.marginals import marginals
@@ -38,11 +40,13 @@ __all__ = [
     "Method",
     "Posterior",
     "Prior",
+    "Record",
     "Signals",
     "Simulations",
     "abc",
     "base",
     "check",
+    "command",
     "compare",
     "densities",
     "diagnostics",
@@ -68,5 +72,6 @@ __all__ = [
     "save",
     "sequential",
     "simulate",
+    "simulate_external",
     "tasks",
 ]
