@@ -28,6 +28,7 @@ from jaxsbi.online import Signals, fit_online
 from jaxsbi.priors import Prior
 from jaxsbi.saving import load, save
 from jaxsbi.simulate import simulate
+from jaxsbi.store import Store
 from jaxsbi.workarounds import disable_ynn_fusion
 
 disable_ynn_fusion()
@@ -43,6 +44,7 @@ __all__ = [
     "Record",
     "Signals",
     "Simulations",
+    "Store",
     "abc",
     "base",
     "check",

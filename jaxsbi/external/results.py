@@ -127,5 +127,13 @@ def held(a: np.ndarray) -> np.ndarray:
         return a.astype(jax.dtypes.canonicalize_dtype(a.dtype))
 
 
+def failure(record: Record) -> str:
+    """Return the message of an error for a record without success."""
+    return (
+        f"function: expected valid data, got none in {len(record)} draws: {record.counts}. The "
+        f"first one: {record.message[0]}"
+    )
+
+
 Settle = Callable[[Template], Template]
 """Make a template everybody's, or return the one that already is."""

@@ -179,7 +179,7 @@ def _in_memory(
     parts = [found[i] for i in sorted(found)]
     record = joined([part.record for part in parts])
     if not template:
-        raise ValueError(failure(record))
+        raise ValueError(results.failure(record))
     x = [results.missing(template[0], len(p.weight)) if p.x is None else p.x for p in parts]
     theta, x, weight = jax.tree.map(
         lambda *a: jnp.asarray(results.held(np.concatenate(a))),
@@ -198,20 +198,12 @@ def joined(records: list[Record]) -> Record:
     )
 
 
-def failure(record: Record) -> str:
-    """Return the message of an error for a record without success."""
-    return (
-        f"function: expected valid data, got none in {len(record)} draws: {record.counts}. The "
-        f"first one: {record.message[0]}"
-    )
-
-
 def _report(record: Record, name: str) -> None:
     failed = {k: v for k, v in record.counts.items() if k != "ok"}
     if not failed:
         return
     if sum(failed.values()) == len(record):
-        raise ValueError(failure(record))
+        raise ValueError(results.failure(record))
     first = next(message for message in record.message if message)
     warn(
         f"{name}: {sum(failed.values())} of {len(record)} draws failed: {failed}; they have weight "
