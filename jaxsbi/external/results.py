@@ -36,8 +36,8 @@ def describe(template: Template) -> str:
 
 def same(a: Template, b: Template) -> bool:
     """Whether two templates are equal."""
-    same_structure: bool = jax.tree.structure(a) == jax.tree.structure(b)
-    return same_structure and describe(a) == describe(b)
+    structures: list[Any] = [jax.tree.structure(a), jax.tree.structure(b)]
+    return structures[0] == structures[1] and describe(a) == describe(b)
 
 
 def common_template(outcomes: Sequence[Outcome]) -> Template | None:

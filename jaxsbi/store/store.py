@@ -39,7 +39,7 @@ class Store:
     killed loses the chunks it was making, and no others; started again it makes the rest, so that
     no draw is made twice nor left out, and any number of programs may fill a store together.
 
-    On disk it is a folder with a Zarr group, for `xarray.open_zarr(store.zarr, consolidated=False)`:
+    On disk it is a Zarr group in a folder, for `xarray.open_zarr(store.zarr, consolidated=False)`:
     arrays `theta.<name>`, `x` or `x.<path>`, `log_proposal`, `weight`, `status`, `attempts` and
     `seconds` along the dimension "draw"; key, prior, proposal and versions as attributes.
 

@@ -20,35 +20,7 @@ import jaxsbi
 PRIOR = jaxsbi.Prior(mu=dist.Normal(0.0, 1.0), position=dist.Normal(jnp.zeros(2), 1.0).to_event(1))
 THETA = {"mu": np.float32(0.1), "position": np.array([1.5, -2.0], np.float32)}
 
-PROGRAM = r"""
-#include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-/* ./sim --seed 1 --mu 0.5 -n 4: normal numbers around mu; a segmentation fault below -2. */
-int main(int argc, char **argv) {
-  unsigned long long state = 0;
-  double mu = 0.0;
-  int n = 4;
-  for (int i = 1; i + 1 < argc; i += 2) {
-    if (!strcmp(argv[i], "--seed")) state = strtoull(argv[i + 1], 0, 10);
-    else if (!strcmp(argv[i], "--mu")) mu = strtod(argv[i + 1], 0);
-    else if (!strcmp(argv[i], "-n")) n = atoi(argv[i + 1]);
-    else { fprintf(stderr, "unknown option %s\n", argv[i]); return 2; }
-  }
-  if (mu < -1.0) abort();
-  for (int i = 0; i < n; i++) {
-    double u[2];
-    for (int j = 0; j < 2; j++) {
-      state = state * 6364136223846793005ULL + 1442695040888963407ULL;
-      u[j] = ((state >> 11) + 0.5) / 9007199254740992.0;
-    }
-    printf("%.17g\n", mu + sqrt(-2.0 * log(u[0])) * cos(6.283185307179586 * u[1]));
-  }
-  return 0;
-}
-"""
+SOURCE = Path(__file__).parents[2] / "examples" / "c_program" / "sim.c"
 
 
 def test_names_are_replaced_and_floats_parsed():
@@ -134,9 +106,8 @@ def _runs(pid):
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
 def test_a_c_program(tmp_path):
-    source, program = tmp_path / "sim.c", tmp_path / "sim"
-    source.write_text(PROGRAM)
-    subprocess.run(["cc", "-O1", "-o", program, source, "-lm"], check=True)
+    program = tmp_path / "sim"
+    subprocess.run(["cc", "-O1", "-o", program, SOURCE, "-lm"], check=True)
     function = jaxsbi.command([str(program), "--seed", "{seed}", "--mu", "{mu}"])
     with pytest.warns(UserWarning, match="ended by SIGABRT"):
         simulations, record = jaxsbi.simulate_external(

@@ -73,18 +73,18 @@ def test_a_killed_worker_changes_nothing(client, expected, stored, tmp_path):
 
 def test_failures_are_recorded(client):
     def wild(seed, theta):
-        if theta["at"] < 0.15:
+        if theta["at"] < 0.08:
             os._exit(1)  # Dask starts it again on the next worker, and gives up after two
-        if theta["at"] < 0.3:
+        if theta["at"] < 0.2:
             while True:
                 time.sleep(0.01)
-        if theta["at"] < 0.5:
+        if theta["at"] < 0.43:
             raise ValueError("too low")
         return np.zeros(1)
 
     simulations, record = simulate(client, wild, 16, timeout=1.0, workers=1)
     at = np.asarray(simulations.theta["at"])
-    expected = np.select([at < 0.15, at < 0.3, at < 0.5], ["crashed", "timeout", "error"], "ok")
+    expected = np.select([at < 0.08, at < 0.2, at < 0.43], ["crashed", "timeout", "error"], "ok")
     assert set(expected) == {"crashed", "timeout", "error", "ok"}
     np.testing.assert_array_equal(record.status, expected)
     assert "KilledWorker" in record.message[int(np.argmin(at))]

@@ -5,9 +5,7 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import jax
@@ -18,78 +16,21 @@ import numpyro.distributions as dist
 import pytest
 
 import jaxsbi
-from jaxsbi.store import chunks as files
+from tests.store.programs import (
+    CHUNK,
+    assert_same,
+    done,
+    fill,
+    half_invalid,
+    make,
+    make_prior,
+    outside,
+    simulator,
+    started,
+    wait_for,
+)
 
 pytest.importorskip("zarr")
-ROOT = Path(__file__).resolve().parents[2]
-CHUNK = 8
-
-
-def make_prior(width=1.0):
-    return jaxsbi.Prior(
-        shift=dist.Normal(jnp.zeros(2), width).to_event(1), scale=dist.LogNormal(0.0, 0.5)
-    )
-
-
-def simulator(key, theta):
-    points = theta["shift"][None] + theta["scale"] * jax.random.normal(key, (3, 2))
-    return {"points": points, "sign": (theta["shift"][0] > 0).astype(jnp.int32)}
-
-
-def half_invalid(key, theta):
-    return jnp.where(theta["shift"][0] > 0, jnp.nan, theta["shift"])
-
-
-def outside(seed, theta):
-    return np.random.default_rng(seed).normal(theta["shift"], theta["scale"])
-
-
-def make(path, seed=1, prior=None, **options):
-    prior = make_prior() if prior is None else prior
-    return jaxsbi.Store.create(path, jax.random.key(seed), prior, **{"chunk": CHUNK, **options})
-
-
-def fill(path, n):
-    """Fill in another program; see `started`."""
-    make(path).fill(simulator, n, progress=False)
-
-
-def fill_outside(path, calls, n):
-    def function(seed, theta):
-        with open(calls, "a") as file:
-            file.write(f"{seed}\n")
-        time.sleep(0.01)
-        return outside(seed, theta)
-
-    store = make(path)
-    key = jax.random.key(1)
-    return jaxsbi.simulate_external(
-        key, make_prior(), function, n, store=store, workers=2, progress=False
-    )
-
-
-def started(call):
-    """Start a call of this module in another program."""
-    code = f"from tests.store import test_store; test_store.{call}"
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
-    return subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=env)
-
-
-def done(path):
-    return sorted((path / "chunks").glob("*.done"))
-
-
-def wait_for(condition, seconds=120):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
-
-
-def assert_same(one, other):
-    assert len(one) == len(other)
-    assert jax.tree.structure(one) == jax.tree.structure(other)
-    jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
 @pytest.fixture(scope="module")
@@ -244,41 +185,6 @@ def test_two_writers_share_the_work(whole, tmp_path):
     assert len(store) == 160
 
 
-def test_a_claim_of_a_live_writer_is_respected_and_of_a_dead_one_taken(tmp_path, monkeypatch):
-    folder = tmp_path / "chunks"
-    folder.mkdir()
-    with files.Writer(files.Chunks(folder)) as one, files.Writer(files.Chunks(folder)) as other:
-        assert one.claim(0)
-        assert not other.claim(0)
-        assert other.claim(1)
-        path = folder / "00000002.claim"
-        far = {"host": "elsewhere", "pid": 1, "began": "", "token": "x"}
-        path.write_text(json.dumps(far))
-        assert not one.claim(2)
-        os.utime(path, (time.time() - 2 * files.STALE,) * 2)
-        assert one.claim(2)
-        assert not other.claim(2)
-        gone = subprocess.Popen([sys.executable, "-c", ""])
-        gone.wait()
-        here = json.loads((folder / "00000000.claim").read_text())
-        (folder / "00000003.claim").write_text(json.dumps({**here, "pid": gone.pid}))
-        assert other.claim(3)
-        (folder / "00000004.claim").write_text("{")  # none of ours is written in part
-        assert one.claim(4)
-    assert not list(folder.iterdir())
-
-
-def test_a_writer_touches_its_claims(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "HEARTBEAT", 0.05)
-    folder = tmp_path / "chunks"
-    folder.mkdir()
-    with files.Writer(files.Chunks(folder)) as writer:
-        assert writer.claim(0)
-        path = folder / "00000000.claim"
-        os.utime(path, (0, 0))
-        wait_for(lambda: path.stat().st_mtime > 0, 10)
-
-
 def test_a_file_cut_short_is_noticed_and_made_again(whole, copy):
     path = copy.zarr / "x.points/c/3/0/0"
     path.write_bytes(path.read_bytes()[:-7])
@@ -377,78 +283,3 @@ def test_zarr_is_asked_for_by_name(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "zarr", None)
     with pytest.raises(ImportError, match=r'pip install "jaxsbi\[store\]"'):
         make(tmp_path / "store")
-
-
-# Simulators outside JAX.
-
-
-def test_external_draws_are_those_without_a_store(tmp_path):
-    store, key, prior = make(tmp_path / "store"), jax.random.key(1), make_prior()
-    options = {"workers": 2, "progress": False}
-    one, record = jaxsbi.simulate_external(key, prior, outside, 20, store=store, **options)
-    other, _ = jaxsbi.simulate_external(key, prior, outside, 20, **options)
-    assert_same(one, other)
-    assert record.counts == {"ok": 20}
-    assert len(store) == 24
-
-
-def test_a_killed_external_run_is_resumed(tmp_path):
-    path, calls = tmp_path / "store", tmp_path / "calls"
-    child = started(f"fill_outside({str(path)!r}, {str(calls)!r}, 160)")
-    wait_for(lambda: len(done(path)) >= 3)
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait()
-    kept = {int(p.stem) for p in done(path)}
-    assert 3 <= len(kept) < 20
-    simulations, _ = fill_outside(path, calls, 160)
-    plain, _ = jaxsbi.simulate_external(
-        jax.random.key(1), make_prior(), outside, 160, workers=2, progress=False
-    )
-    assert_same(simulations, plain)
-    called = [int(line) for line in calls.read_text().split()]
-    seeds = jaxsbi.draws.seeds(jax.random.key(1), np.arange(160))
-    assert set(called) == set(seeds.tolist())  # none was left out
-    for number in kept:  # and none that was written was made again
-        for seed in seeds[number * CHUNK : (number + 1) * CHUNK]:
-            assert called.count(seed) == 1
-
-
-def fails_first(seed, theta):
-    if theta["scale"] > 1.0:
-        raise ValueError("too wide")
-    return outside(seed, theta)
-
-
-def test_failures_are_in_the_record_also_where_a_whole_chunk_fails(tmp_path):
-    store, key, prior = make(tmp_path / "store", chunk=2), jax.random.key(1), make_prior()
-    with pytest.warns(UserWarning, match="fails_first"):
-        simulations, record = jaxsbi.simulate_external(
-            key, prior, fails_first, 30, store=store, workers=2, progress=False
-        )
-    wide = np.asarray(simulations.theta["scale"] > 1.0)
-    assert np.any(wide.reshape(-1, 2).all(1))
-    np.testing.assert_array_equal(record.status == "error", wide)
-    np.testing.assert_array_equal(np.isnan(simulations.x).all(1), wide)
-    again = jaxsbi.Store.open(store.path)
-    assert again.record().message == record.message
-    assert again.status == record.counts
-
-
-def test_another_dtype_of_a_second_program_is_invalid(tmp_path):
-    store, key, prior = make(tmp_path / "store"), jax.random.key(1), make_prior()
-    options = {"store": store, "workers": 1, "progress": False}
-    jaxsbi.simulate_external(key, prior, outside, 8, **options)
-    with pytest.warns(UserWarning, match=r"expected float64\[2\].*got float32\[2\]"):
-        _, record = jaxsbi.simulate_external(
-            key, prior, lambda seed, theta: outside(seed, theta).astype("f4"), 16, **options
-        )
-    assert record.counts == {"ok": 8, "invalid": 8}
-
-
-def test_only_failures_are_an_error_and_kept(tmp_path):
-    store, key, prior = make(tmp_path / "store"), jax.random.key(1), make_prior()
-    with pytest.raises(ValueError, match=r"none in 8 draws: {'error': 8}.*ZeroDivisionError"):
-        jaxsbi.simulate_external(
-            key, prior, lambda s, t: 1 / 0, 8, store=store, workers=1, progress=False
-        )
-    assert store.status == {"error": 8}
