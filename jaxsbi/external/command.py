@@ -13,13 +13,18 @@ from typing import Any
 import numpy as np
 
 from jaxsbi.base import Data
-from jaxsbi.external.worker import MESSAGE, ProgramCrashedError, remaining
+from jaxsbi.external.worker import MESSAGE, ProgramCrashedError, own_limit
 
 
 @dataclasses.dataclass(frozen=True)
 class _Command:
     arguments: tuple[str, ...]
     parse: Callable[[str], Data] | None
+
+    @property
+    def __name__(self) -> str:
+        """The program, for messages."""
+        return self.arguments[0]
 
     def __call__(self, seed: int, theta: dict[str, np.ndarray]) -> Data:
         """Run the program once and parse what it prints."""
@@ -48,7 +53,11 @@ def command(
     Raises:
         TypeError: If the arguments are one string.
     """
-    if isinstance(arguments, str) or not all(isinstance(a, str) for a in arguments):
+    if (
+        isinstance(arguments, str)
+        or not arguments
+        or not all(isinstance(a, str) for a in arguments)
+    ):
         raise TypeError(
             "command: expected the program and its arguments as a list of strings, "
             f'got {arguments!r}. Write ["./sim", "--seed", "{{seed}}"].'
@@ -63,17 +72,20 @@ def _text(value: np.ndarray) -> str:
 
 def _run(arguments: list[str]) -> str:
     kwargs: dict[str, Any] = {"start_new_session": True} if hasattr(os, "killpg") else {}
-    with subprocess.Popen(
-        arguments,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        **kwargs,
-    ) as process:
+    with (
+        own_limit() as seconds,
+        subprocess.Popen(
+            arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            **kwargs,
+        ) as process,
+    ):
         try:
-            output, errors = process.communicate(timeout=remaining())
+            output, errors = process.communicate(timeout=seconds)
         except BaseException:
             _kill(process)
             raise

@@ -52,7 +52,7 @@ class _Slot(Protocol):
 
     def submit(self, *arguments: Any) -> Future[Outcome]: ...
 
-    def broken(self, error: BrokenExecutor) -> None: ...
+    def broken(self, error: BrokenExecutor) -> float: ...
 
     def close(self, kill: bool) -> None: ...
 
@@ -68,7 +68,7 @@ def run(
 ) -> Iterator[tuple[int, Outcome, int]]:
     """Yield the number, the outcome and the number of attempts of each draw as it is done."""
     code = cloudpickle.dumps(function)
-    idle = _slots(executor, workers)
+    idle = _slots(executor, workers, code)
     slots, kill = list(idle), True
     again: collections.deque[_Trial] = collections.deque()
     running: dict[Future[Outcome], tuple[_Slot, _Trial, float]] = {}
@@ -88,7 +88,7 @@ def run(
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
                 slot, trial, began = running.pop(future)
-                outcome = _outcome(future, slot, time.monotonic() - began, timeout)
+                outcome = _outcome(future, slot, began, timeout)
                 idle.append(slot)
                 seconds = trial.seconds + outcome.seconds
                 if outcome.status in AGAIN and trial.attempt <= retries:
@@ -107,13 +107,13 @@ def _next(draws: Iterator[Draw]) -> _Trial | None:
     return None if draw is None else _Trial(draw, 1, 0.0)
 
 
-def _outcome(
-    future: Future[Outcome], slot: _Slot, elapsed: float, timeout: float | None
-) -> Outcome:
+def _outcome(future: Future[Outcome], slot: _Slot, began: float, timeout: float | None) -> Outcome:
+    elapsed = time.monotonic() - began
     try:
         return future.result()
     except BrokenExecutor as error:
-        slot.broken(error)
+        # Not from the start of the process on, which may take longer than a draw.
+        elapsed = time.monotonic() - max(began, slot.broken(error))
         if timeout is not None and elapsed >= timeout + worker.GRACE:
             return Outcome("timeout", None, elapsed, f"not done after {timeout} s; was ended")
         message = "the worker process ended during the draw (killed, out of memory, os._exit, …)"
@@ -127,7 +127,7 @@ def _outcome(
         return Outcome("crashed", None, elapsed, f"{type(error).__name__}: {error}")
 
 
-def _slots(executor: Executor | None, workers: int | None) -> list[_Slot]:
+def _slots(executor: Executor | None, workers: int | None, code: bytes) -> list[_Slot]:
     if executor is not None:
         return [_Given(executor)] * (workers or IN_FLIGHT)
     # A process that forks is a danger once JAX runs threads in it. The fork server is a process
@@ -136,7 +136,7 @@ def _slots(executor: Executor | None, workers: int | None) -> list[_Slot]:
     context = multiprocessing.get_context("forkserver" if forks else "spawn")
     if forks:
         context.set_forkserver_preload(["jaxsbi"])
-    own = [_Own(context) for _ in range(workers or os.cpu_count() or 1)]
+    own = [_Own(context, code) for _ in range(workers or os.cpu_count() or 1)]
     own[0].check()
     return list(own)
 
@@ -144,16 +144,21 @@ def _slots(executor: Executor | None, workers: int | None) -> list[_Slot]:
 class _Own:
     """One process in a pool of its own: if it dies, it is known which draw it was at."""
 
-    def __init__(self, context: Any) -> None:
-        self._context = context
+    def __init__(self, context: Any, code: bytes) -> None:
+        self._context, self._code = context, code
         self._pool: ProcessPoolExecutor | None = None
         self._pid: Future[int] | None = None
+        self._ready = 0.0
 
     def _started(self) -> ProcessPoolExecutor:
         if self._pool is None:
             self._pool = ProcessPoolExecutor(1, self._context, initializer=worker.start)
-            self._pid = self._pool.submit(os.getpid)
+            self._pid = self._pool.submit(worker.ready, self._code)
+            self._pid.add_done_callback(self._is_ready)
         return self._pool
+
+    def _is_ready(self, _: Future[int]) -> None:
+        self._ready = time.monotonic()
 
     def check(self) -> None:
         """Raise a RuntimeError if no process can be started."""
@@ -176,11 +181,12 @@ class _Own:
             self._pool = None
             return self._started().submit(*arguments)
 
-    def broken(self, error: BrokenExecutor) -> None:
-        """Leave the pool of a process that has died."""
+    def broken(self, error: BrokenExecutor) -> float:
+        """Leave the pool of a process that has died, and return when that was ready."""
         assert self._pool is not None
         self._pool.shutdown(wait=False)
         self._pool = None
+        return self._ready
 
     def close(self, kill: bool) -> None:
         """End the process, at once with `kill`."""
@@ -202,7 +208,7 @@ class _Given:
         """Start a draw."""
         return self._executor.submit(*arguments)
 
-    def broken(self, error: BrokenExecutor) -> None:
+    def broken(self, error: BrokenExecutor) -> float:
         """Raise: only its owner can make a new one."""
         raise RuntimeError(
             f"executor: {type(self._executor).__name__} is broken: {error} With store=, the draws "

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import faulthandler
 import functools
 import multiprocessing
+import os
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import cloudpickle
@@ -53,6 +55,13 @@ def start() -> None:
     """Prepare a worker process: Ctrl-C is for the host, which then ends the workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _terminated)
+
+
+def ready(code: bytes) -> int:
+    """Load the function, which may take longer than a draw, and return the process's number."""
+    with contextlib.suppress(Exception):  # `attempt` will tell
+        _load(code)
+    return os.getpid()
 
 
 def _terminated(*_: Any) -> None:
@@ -99,10 +108,18 @@ def _as_numpy(x: Data) -> tuple[str, Data, str]:
     return "ok", arrays, ""
 
 
-def remaining() -> float | None:
-    """Return the seconds left for the attempt that runs in this thread; `None` without a limit."""
+@contextmanager
+def own_limit() -> Iterator[float | None]:
+    """Let the body keep the time limit itself; yield the seconds that are left, or `None`.
+
+    For what must not be interrupted while it clears up.
+    """
     deadline = getattr(_local, "deadline", None)
-    return None if deadline is None else max(deadline - time.monotonic(), 1e-3)
+    _local.paused = True
+    try:
+        yield None if deadline is None else max(deadline - time.monotonic(), 1e-3)
+    finally:
+        _local.paused = False
 
 
 @contextmanager
@@ -116,14 +133,17 @@ def time_limit(seconds: float | None) -> Iterator[None]:
     if seconds is None:
         yield
         return
-    _local.deadline = time.monotonic() + seconds
+    _local.deadline, _local.paused = time.monotonic() + seconds, False
     in_main = threading.current_thread() is threading.main_thread()
     try:
         if in_main and hasattr(signal, "setitimer"):
             with _watchdog(seconds + GRACE), _alarm(seconds):
                 yield
         else:
-            with _watchdog(seconds + GRACE) if in_main else ExitStack(), _set_from_outside(seconds):
+            with (
+                _watchdog(seconds + GRACE) if in_main else contextlib.nullcontext(),
+                _set_from_outside(seconds),
+            ):
                 yield
     finally:
         _local.deadline = None
@@ -132,7 +152,8 @@ def time_limit(seconds: float | None) -> Iterator[None]:
 @contextmanager
 def _alarm(seconds: float) -> Iterator[None]:
     def ring(*_: Any) -> None:
-        raise TimeLimitError
+        if not _local.paused:
+            raise TimeLimitError
 
     previous = signal.signal(signal.SIGALRM, ring)
     try:
@@ -160,11 +181,11 @@ def _watchdog(seconds: float) -> Iterator[None]:
 
 @contextmanager
 def _set_from_outside(seconds: float) -> Iterator[None]:
-    thread, lock, over = threading.get_ident(), threading.Lock(), [False]
+    thread, lock, over, state = threading.get_ident(), threading.Lock(), [False], _local.__dict__
 
     def ring() -> None:
         with lock:
-            if not over[0]:
+            if not over[0] and not state["paused"]:
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(
                     ctypes.c_ulong(thread), ctypes.py_object(TimeLimitError)
                 )

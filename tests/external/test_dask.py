@@ -30,7 +30,10 @@ def function(seed, theta):
 def client():
     import dask
 
-    settings = {"distributed.scheduler.allowed-failures": 1, "distributed.worker.memory.limit": 0}
+    settings = {
+        "distributed.scheduler.allowed-failures": 1,
+        "distributed.comm.timeouts.connect": "5s",  # how long it waits for one that is dead
+    }
     with (
         dask.config.set(settings),
         distributed.LocalCluster(

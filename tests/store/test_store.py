@@ -128,6 +128,7 @@ def test_a_killed_writer_is_resumed_bit_for_bit(whole, tmp_path):
     assert not list(path.glob(".scratch*"))
 
 
+@pytest.mark.slow
 def test_killed_at_any_step_of_a_chunk(whole, tmp_path, monkeypatch):
     """Die at each renaming, linking and resizing in turn: a reader never sees half a chunk."""
 
@@ -138,7 +139,7 @@ def test_killed_at_any_step_of_a_chunk(whole, tmp_path, monkeypatch):
         name: getattr(Path, name) for name in ("replace", "mkdir")
     }
     steps = 0
-    for death in range(1, 200, 8):
+    for death in range(1, 200, 12):
         path, steps = tmp_path / f"store{death}", 0
         store = make(path)
         store.fill(simulator, CHUNK, progress=False)
