@@ -206,7 +206,11 @@ class _Given:
 
     def submit(self, *arguments: Any) -> Future[Outcome]:
         """Start a draw."""
-        return self._executor.submit(*arguments)
+        try:
+            return self._executor.submit(*arguments)
+        except BrokenExecutor as error:
+            self.broken(error)
+            raise
 
     def broken(self, error: BrokenExecutor) -> float:
         """Raise: only its owner can make a new one."""

@@ -202,6 +202,10 @@ def template(folder: Path) -> Template | None:
 def discard_damaged(chunks: Chunks, arrays: Arrays, last: int) -> None:
     """Let chunks whose files are missing or cut short be made again, and say so."""
     for number in sorted(n for n in chunks.done() if n < last):
-        if damage := arrays.damaged(chunks.read(number)["files"]):
+        try:
+            damage = arrays.damaged(chunks.read(number)["files"])
+        except FileNotFoundError:  # another program has discarded it
+            continue
+        if damage:
             chunks.discard(number)
             warn(f"{damage}. The draws of this chunk are made again.")

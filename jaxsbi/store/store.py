@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import os
 import shutil
 import time
@@ -242,11 +243,12 @@ class Store:
             tqdm(desc="simulate", unit="sim", total=last * self.chunk, disable=not progress) as bar,
         ):
             bar.update(len(chunks.done() & set(range(last))) * self.chunk)
-            while set(range(last)) - chunks.done():
-                missing = sorted(set(range(last)) - chunks.done())
-                claimed = False
-                for number, block in make(filter(writer.claim, missing), bar):
-                    claimed = True
+            while missing := sorted(set(range(last)) - chunks.done()):
+                claimed = filter(writer.claim, missing)
+                if (first := next(claimed, None)) is None:
+                    time.sleep(POLL)  # others are at work on the rest, or die and are replaced
+                    continue
+                for number, block in make(itertools.chain([first], claimed), bar):
                     if not writer.owns(number):
                         continue  # taken over while this program was stopped
                     files = arrays.write(number, description.values(block))
@@ -256,8 +258,6 @@ class Store:
                     publish(chunks.path(number, "done"), content)
                     writer.release(number)
                     arrays.extend(length)
-                if not claimed:
-                    time.sleep(POLL)  # others are at work on the rest, or die and are replaced
         arrays.extend(length)
 
     def _settle(self, template: Template) -> Template:
