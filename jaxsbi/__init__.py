@@ -18,6 +18,8 @@ from jaxsbi import (
 from jaxsbi.base import Fitted, History, Method, Posterior, Simulations
 from jaxsbi.comparison import compare
 from jaxsbi.diagnostics import check
+from jaxsbi.draws import Record
+from jaxsbi.external import command, simulate_external
 from jaxsbi.fit import fit
 from jaxsbi.importance import importance
 from jaxsbi.interop import to_arviz
@@ -27,6 +29,7 @@ from jaxsbi.online import Signals, fit_online
 from jaxsbi.priors import Prior
 from jaxsbi.saving import load, save
 from jaxsbi.simulate import simulate
+from jaxsbi.store import Store
 from jaxsbi.workarounds import disable_ynn_fusion
 
 disable_ynn_fusion()
@@ -39,11 +42,14 @@ __all__ = [
     "Method",
     "Posterior",
     "Prior",
+    "Record",
     "Signals",
     "Simulations",
+    "Store",
     "abc",
     "base",
     "check",
+    "command",
     "compare",
     "densities",
     "diagnostics",
@@ -69,6 +75,7 @@ __all__ = [
     "save",
     "sequential",
     "simulate",
+    "simulate_external",
     "tasks",
     "to_arviz",
 ]

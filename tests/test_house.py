@@ -15,11 +15,11 @@ GROUPS = (
     ("workarounds",),
     ("base", "disk", "fingerprint", "interop", "interrupt"),
     ("checkpoint",),
-    ("latent", "priors", "recentred", "simulate"),
+    ("latent", "priors", "recentred", "simulate", "draws"),
     ("networks", "densities", "fields", "samplers", "noise", "tasks"),
     ("methods",),
     ("splitting", "training", "loop", "online", "fit", "marginals", "importance"),
-    ("abc", "sequential", "comparison", "saving"),
+    ("abc", "sequential", "comparison", "saving", "external", "store"),
     ("diagnostics", "plots"),
 )
 RANK = {room: rank for rank, group in enumerate(GROUPS) for room in group}

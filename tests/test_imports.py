@@ -5,7 +5,17 @@ import sys
 
 import jaxsbi
 
-LATER = ("matplotlib", "corner", "sklearn", "pandas", "diffrax", "arviz", "scipy.stats")
+LATER = (
+    "matplotlib",
+    "corner",
+    "sklearn",
+    "pandas",
+    "diffrax",
+    "arviz",
+    "scipy.stats",
+    "zarr",
+    "dask",
+)
 PROGRAM = """
 import sys
 import distrax, flax.linen, jax, numpyro.distributions, numpyro.infer.hmc, optax, tqdm
