@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -73,20 +75,30 @@ class _Recurrence(nn.Module):
         # Keeps the states' variance near that of the input, for white noise.
         gain = jnp.sqrt(-jnp.expm1(-2.0 * decay))
         v = nn.Dense(2 * m, use_bias=False, name="enter")(u) * jnp.tile(gain, 2)[None]
-        real, imaginary = modulus * jnp.cos(phase), modulus * jnp.sin(phase)
-        factor = jnp.broadcast_to(jax.lax.complex(real, imaginary)[None], (n, m))
-        term = jax.lax.complex(v[:, :m], v[:, m:])
+        # Real and imaginary parts, for XLA's complex products are slow on CPUs.
+        factor = (modulus * jnp.cos(phase), modulus * jnp.sin(phase))
+        factor = tuple(jnp.broadcast_to(a[None], (n, m)) for a in factor)
+        term = (v[:, :m], v[:, m:])
         if mask is not None:
             there = widen(mask, 2)
-            factor, term = jnp.where(there, factor, 1.0), jnp.where(there, term, 0.0)
+            factor = (jnp.where(there, factor[0], 1.0), jnp.where(there, factor[1], 0.0))
+            term = tuple(jnp.where(there, a, 0.0) for a in term)
         _, s = jax.lax.associative_scan(_compose, (factor, term))
-        both = jnp.concatenate([s.real, s.imag], -1)
+        both = jnp.concatenate(s, -1)
         return nn.Dense(self.hidden, name="leave")(both) + nn.Dense(self.hidden, name="skip")(u)
 
 
-def _compose(first: tuple[Array, Array], then: tuple[Array, Array]) -> tuple[Array, Array]:
+Complex = tuple[Array, Array]
+
+
+def _compose(first: tuple[Complex, Complex], then: tuple[Complex, Complex]) -> Any:
     """Return the affine map that is `first`, then `then`."""
-    return first[0] * then[0], then[0] * first[1] + then[1]
+    moved = _times(then[0], first[1])
+    return _times(first[0], then[0]), (moved[0] + then[1][0], moved[1] + then[1][1])
+
+
+def _times(a: Complex, b: Complex) -> Complex:
+    return a[0] * b[0] - a[1] * b[1], a[0] * b[1] + a[1] * b[0]
 
 
 def _decays(key: Key, shape: tuple[int, ...], dtype: jnp.dtype = jnp.float32) -> Array:
