@@ -75,14 +75,15 @@ class _Recurrence(nn.Module):
         # Keeps the states' variance near that of the input, for white noise.
         gain = jnp.sqrt(-jnp.expm1(-2.0 * decay))
         v = nn.Dense(2 * m, use_bias=False, name="enter")(u) * jnp.tile(gain, 2)[None]
-        # Real and imaginary parts, for XLA's complex products are slow on CPUs.
-        factor = (modulus * jnp.cos(phase), modulus * jnp.sin(phase))
-        factor = tuple(jnp.broadcast_to(a[None], (n, m)) for a in factor)
-        term = (v[:, :m], v[:, m:])
+        # Real and imaginary parts apart, so that every array has the data's dtype.
+        factors = jnp.stack([modulus * jnp.cos(phase), modulus * jnp.sin(phase)])
+        factors = jnp.broadcast_to(factors[:, None], (2, n, m))
+        terms = jnp.moveaxis(v.reshape(n, 2, m), 1, 0)
         if mask is not None:
-            there = widen(mask, 2)
-            factor = (jnp.where(there, factor[0], 1.0), jnp.where(there, factor[1], 0.0))
-            term = tuple(jnp.where(there, a, 0.0) for a in term)
+            there = widen(mask, 2)[None]
+            one = jnp.array([1.0, 0.0], v.dtype).reshape(2, 1, 1)
+            factors, terms = jnp.where(there, factors, one), jnp.where(there, terms, 0.0)
+        factor, term = (factors[0], factors[1]), (terms[0], terms[1])
         _, s = jax.lax.associative_scan(_compose, (factor, term))
         both = jnp.concatenate(s, -1)
         return nn.Dense(self.hidden, name="leave")(both) + nn.Dense(self.hidden, name="skip")(u)

@@ -110,9 +110,7 @@ def test_a_basis_within_another_network_sees_its_part(key):
 
 def test_a_basis_wants_enough_data(key):
     x = low_rank(np.random.default_rng(0), 10)
-    with pytest.raises(
-        ValueError, match=r"SVD: .* got components=11 for 40 numbers and 10"
-    ):
+    with pytest.raises(ValueError, match=r"SVD: .* got components=11 for 40 numbers and 10"):
         init_context(key, SVD(components=11), x)
 
 
