@@ -11,9 +11,14 @@ import jax.numpy as jnp
 from jaxsbi.base import Array, Data, Key, Variables
 from jaxsbi.methods.scores import fit_scores, tame
 from jaxsbi.networks import flatten
+from jaxsbi.networks.masks import Role, roles
+from jaxsbi.networks.seeding import initialize
 
 MAX_NUMBERS = 512
 """With more numbers in a data set none is looked at on its own: so much data want a summary."""
+
+SEEN = 2048
+"""Data sets that a network sees at its start: enough for a basis, and quickly decomposed."""
 
 
 def init_context(key: Key, summary: nn.Module | None, x: Data) -> tuple[Any, Any, Array]:
@@ -26,9 +31,11 @@ def init_context(key: Key, summary: nn.Module | None, x: Data) -> tuple[Any, Any
         x: Training data, every leaf of shape `(n, *shape)`.
     """
     stats: dict[str, Any] = statistics(x, pooled=summary is not None)
-    params, _ = init_summary(key, summary, standardize(stats, first(x)))
+    some = jax.tree.map(lambda a: a[:SEEN], x)
+    params, kept = init_summary(key, summary, jax.vmap(lambda x: standardize(stats, x))(some))
+    stats = {**stats, "summary": kept} if kept else stats
     if not params:
-        rows = jax.vmap(lambda x: summarize(summary, {}, standardize(stats, x)))(x)
+        rows = jax.vmap(lambda x: summarize(summary, stats, {}, standardize(stats, x)))(x)
         if rows.shape[1] <= MAX_NUMBERS:
             moments = statistics(rows)
             standard = jax.vmap(lambda row: standardize(moments, row))(rows)
@@ -38,7 +45,7 @@ def init_context(key: Key, summary: nn.Module | None, x: Data) -> tuple[Any, Any
 
 def read_context(summary: nn.Module | None, stats: Any, params: Any, x: Data) -> Array:
     """Return what a density, a field or a classifier sees of one data set: a vector."""
-    context = summarize(summary, params, standardize(stats, x))
+    context = summarize(summary, stats, params, standardize(stats, x))
     numbers = stats.get("numbers")
     return context if numbers is None else tame(numbers, standardize(numbers, context))
 
@@ -47,36 +54,59 @@ def statistics(x: Data, *, pooled: bool = False) -> dict[str, Data]:
     """Return the mean and the scale of each number over the leading axis.
 
     Args:
-        x: Training data, every leaf of shape `(n, *shape)`.
+        x: Training data, every leaf of shape `(n, *shape)`. What is masked
+            (`jaxsbi.networks.masks`) does not count.
         pooled: Share the statistics over all axes but the last (features), so that a set or an
             image is scaled without telling its members apart.
 
     Returns:
-        `{"mean": …, "scale": …}`, pytrees like one data set; a number that never changes has
-        scale 1.
+        `{"mean": …, "scale": …}`, pytrees like one data set; a number that never changes, a mask
+        and an index have mean 0 or scale 1.
     """
 
-    def moments(a: Array) -> tuple[Array, Array]:
+    def moments(a: Array, role: Role) -> tuple[Array, Array]:
+        if role.verbatim:
+            one = jnp.ones((1,) * (jnp.ndim(a) - 1))
+            return 0.0 * one, one
         a = as_float(a)
         axes = tuple(range(a.ndim - 1)) if pooled and a.ndim > 2 else (0,)
         # Pooled axes stay, with length 1, so that the statistics have a data set's rank.
-        mean = jnp.mean(a, axes, keepdims=True)
+        mean = average(a, axes, role.mask)
         # Centred first: the usual one-pass formula loses everything in float32.
-        scale = jnp.sqrt(jnp.mean((a - mean) ** 2, axes, keepdims=True))
+        scale = jnp.sqrt(average((a - mean) ** 2, axes, role.mask))
         scale = jnp.where(scale > 1e-6 * (1.0 + jnp.abs(mean)), scale, 1.0)
         return mean[0], scale[0]
 
     treedef: Any
     leaves, treedef = jax.tree.flatten(x)
-    means, scales = zip(*map(moments, leaves), strict=True)
+    means, scales = zip(*map(moments, leaves, roles(x)), strict=True)
     return {"mean": treedef.unflatten(means), "scale": treedef.unflatten(scales)}
 
 
+def average(a: Array, axes: tuple[int, ...], mask: Array | None) -> Array:
+    """Return the mean over `axes`, which stay, of what is there; 0 where nothing is."""
+    if mask is None:
+        return jnp.mean(a, axes, keepdims=True)
+    count = jnp.sum(mask, axes, keepdims=True).astype(a.dtype)
+    return jnp.sum(jnp.where(mask, a, 0.0), axes, keepdims=True) / jnp.maximum(count, 1.0)
+
+
 def standardize(statistics: dict[str, Data], x: Data) -> Data:
-    """Return one data set with zero mean and unit scale, as floats."""
-    return jax.tree.map(
-        lambda a, m, s: (as_float(a) - m) / s, x, statistics["mean"], statistics["scale"]
-    )
+    """Return one data set with zero mean and unit scale, as floats.
+
+    What is masked (`jaxsbi.networks.masks`) becomes 0; masks and indices stay as they are.
+    """
+
+    def one(a: Array, role: Role, mean: Array, scale: Array) -> Array:
+        if role.verbatim:
+            return a
+        standard = (as_float(a) - mean) / scale
+        return standard if role.mask is None else jnp.where(role.mask, standard, 0.0)
+
+    treedef: Any
+    leaves, treedef = jax.tree.flatten(x)
+    means, scales = (treedef.flatten_up_to(statistics[name]) for name in ("mean", "scale"))
+    return treedef.unflatten(map(one, leaves, roles(x), means, scales))
 
 
 def as_float(a: Array) -> Array:
@@ -84,27 +114,32 @@ def as_float(a: Array) -> Array:
     return a if jnp.issubdtype(a.dtype, jnp.floating) else a.astype(float)
 
 
-def init_summary(key: Key, summary: nn.Module | None, x: Data) -> tuple[Variables, Array]:
-    """Initialise a summary network on one standardised data set; also return its output.
+def init_summary(key: Key, summary: nn.Module | None, x: Data) -> tuple[Variables, Variables]:
+    """Initialise a summary network on standardised training data.
+
+    Returns:
+        What is trained, and the collections that are not: what a network keeps of the data.
 
     Raises:
         ValueError: If the network does not return one vector.
     """
     if summary is None:
-        return {}, flatten(x)
-    out, params = summary.init_with_output(key, x)
+        return {}, {}
+    out, variables = initialize(key, summary, x)
     if getattr(out, "ndim", None) != 1:
         raise ValueError(
             f"summary {type(summary).__name__}: expected one vector per data set, got "
             f"{getattr(out, 'shape', type(out).__name__)}. It is called on one data set, "
             "without a batch axis."
         )
-    return params.get("params", {}), out
+    return variables.pop("params", {}), variables
 
 
-def summarize(summary: nn.Module | None, params: Any, x: Data) -> Array:
+def summarize(summary: nn.Module | None, stats: Any, params: Any, x: Data) -> Array:
     """Return the summary (a vector) of one standardised data set."""
-    return flatten(x) if summary is None else summary.apply({"params": params}, x)
+    if summary is None:
+        return flatten(x)
+    return summary.apply({"params": params, **stats.get("summary", {})}, x)
 
 
 def first(tree: Any) -> Any:

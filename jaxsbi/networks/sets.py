@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import flax.linen as nn
 import jax.numpy as jnp
 
-from jaxsbi.base import Array
+from jaxsbi.base import Array, Data
 from jaxsbi.networks import activations
+from jaxsbi.networks.masks import members, pool
 
 
 class DeepSet(nn.Module):
     """Permutation-invariant summary of a set (Zaheer et al. 2017, arXiv:1703.06114).
+
+    A masked set, `{"values": (n, features), "mask": (n,)}`, gives the same whatever the padding,
+    and its summary knows how many members there are; with none it is finite, always the same.
 
     Attributes:
         out: Width of the summary.
@@ -25,19 +27,18 @@ class DeepSet(nn.Module):
     activation: str = "silu"
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """Map one set of shape `(members, features)` to `(out,)`.
+    def __call__(self, x: Data) -> Array:
+        """Map one set, `(members, features)` or a masked one, to `(out,)`.
 
         Raises:
-            ValueError: If `x` is not one array of two axes.
+            TypeError: If a mask is not boolean.
+            ValueError: If `x` is no such set.
         """
-        _check(self, x)
+        given = members("DeepSet", x, "members, features")
         activation = activations.get(self.activation)
-        h = activation(nn.Dense(self.hidden)(x))
+        h = activation(nn.Dense(self.hidden)(given.values))
         h = activation(nn.Dense(self.hidden)(h))
-        # Mean and maximum: the mean alone cannot count extremes, the maximum alone cannot average.
-        h = jnp.concatenate([jnp.mean(h, 0), jnp.max(h, 0)])
-        h = activation(nn.Dense(self.hidden)(h))
+        h = activation(nn.Dense(self.hidden)(pool(h, given.mask)))
         return nn.Dense(self.out)(h)
 
 
@@ -56,13 +57,7 @@ class SortedSet(nn.Module):
         Raises:
             ValueError: If `x` is not one array of two axes.
         """
-        _check(self, x)
+        if getattr(x, "ndim", None) != 2:
+            got = getattr(x, "shape", type(x).__name__)
+            raise ValueError(f"SortedSet: expected x of shape (members, features), got {got}.")
         return jnp.ravel(x[jnp.argsort(x[:, 0])])
-
-
-def _check(module: nn.Module, x: Any) -> None:
-    if getattr(x, "ndim", None) != 2:
-        got = getattr(x, "shape", type(x).__name__)
-        raise ValueError(
-            f"{type(module).__name__}: expected x of shape (members, features), got {got}."
-        )
