@@ -20,10 +20,9 @@ from jaxsbi.diagnostics.orderings import (
     Problem,
     Projections,
 )
-from jaxsbi.diagnostics.uniformity import holm, ks_band, ks_p_value
+from jaxsbi.diagnostics.uniformity import LEVEL, holm, ks_band, ks_p_value
 from jaxsbi.priors import Prior
 
-LEVEL = 0.01
 DEFAULT: tuple[Ordering, ...] = (Parameters(), Projections(), Density(), Distance())
 AT_ONCE = 500_000
 

@@ -18,6 +18,7 @@ from jaxsbi.diagnostics.predictive import (
     posterior_predictive,
     prior_predictive,
 )
+from jaxsbi.diagnostics.uniformity import LEVEL
 from jaxsbi.priors import Prior
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Check:
     def passed(self) -> bool:
         """Whether no test failed at the 1 % level, corrected."""
         places = (self.prior_predictive, self.posterior_predictive)
-        return self.calibration.passed and all(p is None or p.smallest >= 0.01 for p in places)
+        return self.calibration.passed and all(p is None or p.smallest >= LEVEL for p in places)
 
     def __str__(self) -> str:
         """A plain summary."""

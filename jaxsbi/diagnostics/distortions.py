@@ -27,9 +27,9 @@ import numpy as np
 
 from jaxsbi.base import Array, Data, DataSpec, Key, Simulations, check_key
 from jaxsbi.diagnostics.classifiers import logit, train
+from jaxsbi.diagnostics.uniformity import failing
 from jaxsbi.methods.features import init_context, read_context
 
-LEVEL = 0.01
 Distortion = Callable[[Key, Data, Any], Data]
 
 
@@ -52,8 +52,7 @@ class Distortions(NamedTuple):
     @property
     def verdict(self) -> str:
         """One line: does the observation look distorted, and how?"""
-        # Few simulations have no p-value below the level: then the smallest there is fails.
-        passed = self.p_value > max(LEVEL, 1.0 / (1.0 + len(self.null)))
+        passed = self.p_value > failing(len(self.null))
         worst = int(np.argmin(self.local))
         return (
             f"distortions: {'passes' if passed else 'FAILS'} (p = {self.p_value:.2g} for all "

@@ -30,12 +30,12 @@ import numpy as np
 
 from jaxsbi.base import Array, Data, Key, Posterior, Simulator, Theta, check_key
 from jaxsbi.diagnostics.classifiers import logit, train
+from jaxsbi.diagnostics.uniformity import failing
 from jaxsbi.methods.features import init_context, read_context, standardize
 from jaxsbi.methods.features import statistics as moments
 from jaxsbi.priors import Prior
 from jaxsbi.simulate import simulate
 
-LEVEL = 0.01
 BLIND = (
     "a wrong simulator, errors at other observations, details that a small network does not learn"
 )
@@ -61,14 +61,17 @@ class LocalC2ST(NamedTuple):
     probability: np.ndarray
 
     @property
+    def passed(self) -> bool:
+        """Whether true parameters and draws could not be told apart."""
+        return self.p_value > failing(len(self.null))
+
+    @property
     def verdict(self) -> str:
         """One line: whether it passed, and what that does not mean."""
-        # Few permutations have no p-value below the level: then the smallest there is fails.
-        smallest = 1.0 / (1.0 + len(self.null))
-        passed = "passes" if self.p_value > max(LEVEL, smallest) else "FAILS"
         return (
-            f"local C2ST: {passed} (statistic {self.statistic:.2g}, {np.mean(self.null):.2g} for a "
-            f"right posterior, p = {self.p_value:.2g}); cannot see: {BLIND}"
+            f"local C2ST: {'passes' if self.passed else 'FAILS'} (statistic "
+            f"{self.statistic:.2g}, {np.mean(self.null):.2g} for a right posterior, "
+            f"p = {self.p_value:.2g}); cannot see: {BLIND}"
         )
 
 

@@ -27,11 +27,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsbi.base import Array, Data, DataSpec, Key, Posterior, Simulations, check_key
+from jaxsbi.diagnostics.uniformity import failing
 from jaxsbi.methods.features import read_context, standardize
 from jaxsbi.methods.features import statistics as moments
 from jaxsbi.networks import flatten
 
-LEVEL = 0.01
 NEIGHBOURS = 10
 REFERENCE, AT_ONCE = 2000, 10_000_000
 """Simulations that others are compared with, at most, and numbers in memory for their distances."""
@@ -66,8 +66,7 @@ class Misspecification(NamedTuple):
     @property
     def verdict(self) -> str:
         """One line: is the observation of the kind that was simulated?"""
-        # Few simulations have no p-value below the level: then the smallest there is fails.
-        passed = self.p_value > max(LEVEL, 2.0 / (1.0 + len(self.mmd_null)))
+        passed = self.p_value > failing(len(self.mmd_null), tests=2)
         return (
             f"misspecification: {'passes' if passed else 'FAILS'} (p = {self.p_value:.2g}: by "
             f"distance {self.mmd_p_value:.2g}, by density {self.density_p_value:.2g}, among "

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsbi.base import Array, Data, Key, Posterior, Simulator, check_key
+from jaxsbi.diagnostics.uniformity import LEVEL
 from jaxsbi.priors import Prior
 from jaxsbi.simulate import simulate, simulate_at
 
@@ -33,7 +34,7 @@ class Predictive(NamedTuple):
     def verdict(self) -> str:
         """One line: is the observation one of those that are predicted?"""
         worst = self.names[int(np.argmin(self.p_value))]
-        if self.smallest >= 0.01:
+        if self.smallest >= LEVEL:
             return f"passes (smallest corrected p-value {self.smallest:.2g}, {worst})"
         return (
             f"FAILS: {worst} lies in the outermost {float(np.min(self.p_value)):.2g} of the "

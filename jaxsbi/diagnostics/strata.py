@@ -19,8 +19,8 @@ import dataclasses
 
 import numpy as np
 
-from jaxsbi.diagnostics.calibration import LEVEL, CalibrationReport, Ranks
-from jaxsbi.diagnostics.uniformity import holm, ks_band, ks_p_value
+from jaxsbi.diagnostics.calibration import CalibrationReport, Ranks
+from jaxsbi.diagnostics.uniformity import LEVEL, holm, ks_band, ks_p_value
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 from jaxsbi.base import Array, Key, check_key
 from jaxsbi.diagnostics.c2st import labelled
 from jaxsbi.diagnostics.orderings import unit_vectors
+from jaxsbi.diagnostics.uniformity import LEVEL
 
 LIMIT, MANY = 2_000, 10_000
 """Draws of each set, at most, that a matrix of all distances is made of, or else a sorted line;
@@ -40,7 +41,7 @@ class TwoSample(NamedTuple):
     def verdict(self) -> str:
         """One line: are the two sets of one law, as far as this distance can see?"""
         floor = f"{self.statistic:.3g}, {float(np.mean(self.null)):.3g} between equal laws"
-        if self.p_value >= 0.01:
+        if self.p_value >= LEVEL:
             return f"passes ({self.name} {floor}; p = {self.p_value:.2g})"
         return f"FAILS: {self.name} {floor}; p = {self.p_value:.2g}"
 

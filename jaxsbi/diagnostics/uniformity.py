@@ -4,6 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
+LEVEL = 0.01
+"""Below it, corrected for the number of tests, a p-value fails: in every diagnostic the same."""
+
+
+def failing(null: int, tests: int = 1) -> float:
+    """Return the p-value down to which a rank among `null` others, of so many tests, fails.
+
+    Few others have no p-value below the level: then the smallest there is fails.
+    """
+    return max(LEVEL, tests / (1.0 + null))
+
 
 def ks_p_value(values: np.ndarray) -> np.ndarray:
     """Return the Kolmogorov-Smirnov p-value of each column for uniformity on (0, 1).

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxsbi.diagnostics.calibration import LEVEL, CalibrationReport
+from jaxsbi.diagnostics.calibration import CalibrationReport
 from jaxsbi.diagnostics.strata import Stratified
+from jaxsbi.diagnostics.uniformity import LEVEL
 from jaxsbi.plots.canvas import COLORS, REFERENCE, WORST, columns_of, figure_of, panels
 
 if TYPE_CHECKING:

@@ -40,8 +40,7 @@ def local_c2st(test: LocalC2ST, *, figure: Figure | None = None) -> Figure:
     pairs = list(itertools.combinations(range(matrix.shape[1]), 2))[:MAPS]
     first, *maps = panels("local_c2st", 1 + max(1, len(pairs)), figure, (3.1, 2.8))
     first.hist(test.null, bins=20, color=REFERENCE, alpha=0.5, label="right posteriors")
-    failed = "FAILS" in test.verdict
-    color = WORST if failed else COLORS[0]
+    color = COLORS[0] if test.passed else WORST
     first.axvline(test.statistic, color=color, lw=2, label=f"this one (p {test.p_value:.2g})")
     first.set(xlabel="statistic", ylabel="classifiers", xlim=(0, None))
     first.legend(frameon=False, fontsize=8)

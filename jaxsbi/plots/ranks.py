@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxsbi.diagnostics.calibration import LEVEL, Ranks
+from jaxsbi.diagnostics.calibration import Ranks
+from jaxsbi.diagnostics.uniformity import LEVEL
 from jaxsbi.plots.canvas import COLORS, REFERENCE, WORST, columns_of, figure_of, panels
 
 if TYPE_CHECKING:
