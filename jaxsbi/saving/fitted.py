@@ -144,18 +144,7 @@ def _with_model(saved: Any, prior: Prior | None) -> Any:
         return saved
     if not isinstance(saved, Supplied):
         raise ValueError(f"prior: expected a Prior, got {type(saved).__name__}")
-    if prior is None:
-        raise ValueError(
-            "prior: it was made from a Python function, which no file holds. Pass it: "
-            "jaxsbi.load(path, prior=jaxsbi.Prior(model))"
-        )
-    given = Supplied.of(prior)
-    if list(given.shapes.items()) != list(saved.shapes.items()) or given != saved:
-        raise ValueError(
-            f"prior: expected the prior that was saved, of {saved.shapes} by {saved.routes}, got "
-            f"one of {given.shapes} by {given.routes}. Pass the prior of the training"
-        )
-    return prior
+    return saved.accept(prior, "prior", "jaxsbi.load(path, prior=jaxsbi.Prior(model))")
 
 
 def _structs(data: DataSpec) -> Any:

@@ -38,6 +38,30 @@ class Supplied:
         """Describe a prior."""
         return cls(prior.shapes, prior.routes)
 
+    def accept(self, given: Prior | None, name: str, call: str) -> Prior:
+        """Return the prior that the user passes, if it is the one described.
+
+        Args:
+            given: What was passed.
+            name: Of the argument.
+            call: How to pass it.
+
+        Raises:
+            ValueError: If there is none, or it is another.
+        """
+        if given is None:
+            raise ValueError(
+                f"{name}: it was made from a Python function, which no file holds. Pass it: {call}"
+            )
+        came = Supplied.of(given)
+        # The order of the names is that of the latent coordinates; dicts compare without it.
+        if list(came.shapes.items()) != list(self.shapes.items()) or came != self:
+            raise ValueError(
+                f"{name}: expected the prior that was saved, of {self.shapes} by {self.routes}, "
+                f"got one of {came.shapes} by {came.routes}. Pass the one of then"
+            )
+        return given
+
 
 def is_configuration(cls: Any) -> bool:
     """Whether a class is made by `@configuration`, or is a Flax module."""

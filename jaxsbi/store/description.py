@@ -125,14 +125,7 @@ def _typed(key: Any) -> Key:
 def _prior(content: Any, given: Prior | None, name: str) -> Prior:
     saved = decode(content)
     if isinstance(saved, Supplied):
-        if given is None:
-            raise ValueError(
-                f"{name}: it was made from a NumPyro model, which no file holds. Pass it: "
-                f"jaxsbi.Store.open(path, {name}=jaxsbi.Prior(model))."
-            )
-        if Supplied.of(given) != saved:
-            raise ValueError(f"{name}: expected the store's, of {saved.shapes}, got {given}.")
-        return given
+        return saved.accept(given, name, f"jaxsbi.Store.open(path, {name}=jaxsbi.Prior(model))")
     if not isinstance(saved, Prior):
         raise ValueError(f"{name}: expected a prior, got {type(saved).__name__}")
     return jax.tree.map(jnp.asarray, saved)
