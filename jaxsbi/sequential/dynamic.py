@@ -9,7 +9,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from jaxsbi.base import Data, DataSpec, Key, Method, Posterior, Simulations, Simulator
+from jaxsbi.base import Data, Key, Method, Posterior, Simulations, Simulator
 from jaxsbi.fit import fit
 from jaxsbi.methods.likelihood import is_learned_by
 from jaxsbi.priors import Prior
@@ -17,18 +17,18 @@ from jaxsbi.recentred import Recentred, latents, recentre
 from jaxsbi.sequential.journal import Drawn, Journal, journal
 from jaxsbi.sequential.rounds import (
     MIN_KEPT,
+    Proposal,
     Propose,
     Result,
     Round,
     at_draws,
     check,
     concatenate,
-    from_prior,
+    drawn,
+    in_turn,
     unmoved,
-    warn_outside,
 )
 from jaxsbi.sequential.truncated import within
-from jaxsbi.simulate import simulate_at
 
 EPOCHS = 10
 """Passes over the live set between two steps."""
@@ -92,7 +92,6 @@ def dynamic(
         )
     propose = at_draws if is_learned_by(method) else within(region, prior)
     rounds = list(previous.rounds) if previous else []
-    pool = previous.simulations if previous else None
     last = len(rounds) + num_steps - 1
     written = journal(
         checkpoint, "step", prior, simulator, x, propose, num_steps=num_steps,
@@ -101,19 +100,16 @@ def dynamic(
     step = _Step(
         method, prior, simulator, x, propose, simulations_per_step, live, written, progress
     )
-    try:
-        for number in range(len(rounds), last + 1):
-            before = rounds[-1] if rounds else None
-            this = jax.random.fold_in(key, number)
-            done, pool = step.take(this, number, before, pool, number == last)
-            rounds.append(done)
-            if done.history.stopped == "interrupted":
-                return Result(tuple(rounds), finished=False)
-    except KeyboardInterrupt:
-        if not rounds:
-            raise
-        return Result(tuple(rounds), finished=False)
-    return Result(tuple(rounds))
+    pool = previous.simulations if previous else None
+
+    def take(number: int, rounds: list[Round]) -> Round:
+        nonlocal pool
+        before = rounds[-1] if rounds else None
+        this = jax.random.fold_in(key, number)
+        done, pool = step.take(this, number, before, pool, number == last)
+        return done
+
+    return in_turn(rounds, num_steps, take)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,24 +133,20 @@ class _Step:
         key_propose, key_simulate, key_fit, key_order = jax.random.split(key, 4)
         earlier = [] if pool is None else [pool]
 
-        def draw() -> Drawn:
-            if before is None:
-                proposal = from_prior(key_propose, self.prior, self.size)
-            else:
-                centred = before.posterior.prior
-                assert isinstance(centred, Recentred)
-                proposal = self.propose(key_propose, before.posterior, centred, self.x, self.size)
-            new = simulate_at(key_simulate, self.simulator, proposal.theta, progress=self.progress)
-            x = DataSpec.of(new.x, batched=True).conform(self.x)
-            if before is None:
-                warn_outside(x, new)
-            keep = proposal.keeps(self._with(earlier, new).theta)
-            return Drawn(new, np.asarray(proposal.log_prob), proposal.prior_mass, keep)
+        last_posterior = None if before is None else before.posterior
 
-        known = (earlier, None if before is None else before.posterior)
-        drawn = self.written.drawn(number, key, known, draw)
-        new = drawn.simulations
-        pool = self._pruned(drawn.keep, self._with(earlier, new))
+        def keeps(proposal: Proposal, new: Simulations) -> np.ndarray:
+            return proposal.keeps(self._with(earlier, new).theta)
+
+        def draw() -> Drawn:
+            return drawn(
+                (key_propose, key_simulate), last_posterior, self.prior, self.simulator, self.x,
+                self.propose, self.size, keeps, self.progress,
+            )  # fmt: skip
+
+        found = self.written.drawn(number, key, (earlier, last_posterior), draw)
+        new = found.simulations
+        pool = self._pruned(found.keep, self._with(earlier, new))
         kept = int(np.sum(pool.weight > 0))
         seen, start = self._coordinates(before, pool, kept)
         # Shuffled: the last rows validate, and all steps should.
@@ -172,8 +164,8 @@ class _Step:
         )
         done = Round(
             simulations=new,
-            log_proposal=drawn.log_proposal,
-            prior_mass=drawn.prior_mass,
+            log_proposal=found.log_proposal,
+            prior_mass=found.prior_mass,
             kept=kept,
             posterior=fitted.posterior,
             history=fitted.history,

@@ -142,29 +142,81 @@ def run(
     """
     check(key, num_rounds, simulations_per_round, previous, prior)
     rounds = list(previous.rounds) if previous else []
-    last = len(rounds) + num_rounds
     # Every training is compiled for all simulations there will be: once.
     capacity = num_rounds * simulations_per_round + sum(len(r.simulations) for r in rounds)
     written = journal(
         checkpoint, "round", prior, simulator, x, propose, num_rounds=num_rounds,
         simulations_per_round=simulations_per_round,
     )  # fmt: skip
+
+    def take(number: int, rounds: list[Round]) -> Round:
+        trained = later if later is not None and rounds else method
+        return _round(
+            jax.random.fold_in(key, number), trained, prior, simulator, x, propose, rounds,
+            simulations_per_round, capacity, written, progress,
+        )  # fmt: skip
+
+    return in_turn(rounds, num_rounds, take)
+
+
+def in_turn(rounds: list[Round], more: int, take: Callable[[int, list[Round]], Round]) -> Result:
+    """Add rounds one after the other; what is finished is returned if the user interrupts.
+
+    Args:
+        rounds: Those that there are.
+        more: How many to add.
+        take: Makes the round of a number, given those before.
+
+    Raises:
+        KeyboardInterrupt: If no round was finished.
+    """
     try:
-        for number in range(len(rounds), last):
-            this = jax.random.fold_in(key, number)
-            trained = later if later is not None and rounds else method
-            done = _round(
-                this, trained, prior, simulator, x, propose, rounds, simulations_per_round,
-                capacity, written, progress,
-            )  # fmt: skip
-            rounds.append(done)
-            if done.history.stopped == "interrupted":
+        for number in range(len(rounds), len(rounds) + more):
+            rounds.append(take(number, rounds))
+            if rounds[-1].history.stopped == "interrupted":
                 return Result(tuple(rounds), finished=False)
     except KeyboardInterrupt:
         if not rounds:
             raise
         return Result(tuple(rounds), finished=False)
     return Result(tuple(rounds))
+
+
+def drawn(
+    keys: tuple[Key, Key],
+    posterior: Posterior | None,
+    prior: Prior,
+    simulator: Simulator,
+    x: Data,
+    propose: Propose,
+    n: int,
+    keeps: Callable[[Proposal, Simulations], np.ndarray],
+    progress: bool,
+) -> Drawn:
+    """Propose, from the prior where there is no posterior yet, and simulate.
+
+    Args:
+        keys: To propose, and to simulate.
+        posterior: The last one.
+        prior: The prior.
+        simulator: The simulator.
+        x: The observation; it must be one of the simulator's.
+        propose: How to propose.
+        n: How many.
+        keeps: `keeps(proposal, new)`: which of all simulations the proposal keeps.
+        progress: Whether to show a progress bar.
+    """
+    if posterior is None:
+        proposal = from_prior(keys[0], prior, n)
+    else:
+        assert isinstance(posterior.prior, Recentred)
+        proposal = propose(keys[0], posterior, posterior.prior, x, n)
+    new = simulate_at(keys[1], simulator, proposal.theta, progress=progress)
+    observed = DataSpec.of(new.x, batched=True).conform(x)
+    if posterior is None:
+        warn_outside(observed, new)
+    keep = keeps(proposal, new)
+    return Drawn(new, np.asarray(proposal.log_prob), proposal.prior_mass, keep)
 
 
 def _round(
@@ -183,30 +235,24 @@ def _round(
     key_propose, key_simulate, key_fit, key_order = jax.random.split(key, 4)
     parts, last = [r.simulations for r in before], before[-1].posterior if before else None
 
-    def draw() -> Drawn:
-        if last is not None:
-            assert isinstance(last.prior, Recentred)
-            proposal = propose(key_propose, last, last.prior, x, n)
-        else:
-            proposal = from_prior(key_propose, prior, n)
-        new = simulate_at(key_simulate, simulator, proposal.theta, progress=progress)
-        observed = DataSpec.of(new.x, batched=True).conform(x)
-        if last is None:
-            warn_outside(observed, new)
+    def keeps(proposal: Proposal, new: Simulations) -> np.ndarray:
         # Round by round: for arrays of one shape one program is compiled.
-        keep = np.concatenate([proposal.keeps(part.theta) for part in (*parts, new)])
-        return Drawn(new, np.asarray(proposal.log_prob), proposal.prior_mass, keep)
+        return np.concatenate([proposal.keeps(part.theta) for part in (*parts, new)])
 
-    drawn = written.drawn(len(before), key, (parts, last), draw)
-    pool = concatenate([*parts, drawn.simulations])
-    keep = drawn.keep & (np.asarray(pool.weight) > 0)
+    def draw() -> Drawn:
+        keys = (key_propose, key_simulate)
+        return drawn(keys, last, prior, simulator, x, propose, n, keeps, progress)
+
+    found = written.drawn(len(before), key, (parts, last), draw)
+    pool = concatenate([*parts, found.simulations])
+    keep = found.keep & (np.asarray(pool.weight) > 0)
     if keep.sum() < MIN_KEPT:
         keep = np.asarray(pool.weight) > 0
     # Shuffled: the last rows validate, and all rounds should.
     order = np.asarray(jax.random.permutation(key_order, len(pool)))
     index = order[keep[order]]
     kept = jax.tree.map(lambda a: np.asarray(a)[index], pool)
-    new = drawn.simulations
+    new = found.simulations
     seen = recentre(prior, latents(prior, new.theta)) if before else unmoved(prior)
     fitted = fit(
         key_fit,
@@ -219,8 +265,8 @@ def _round(
     )
     return Round(
         simulations=new,
-        log_proposal=drawn.log_proposal,
-        prior_mass=drawn.prior_mass,
+        log_proposal=found.log_proposal,
+        prior_mass=found.prior_mass,
         kept=len(index),
         posterior=fitted.posterior,
         history=fitted.history,

@@ -15,7 +15,6 @@ from jaxsbi.base import configuration
 
 pytestmark = [pytest.mark.rank_promotion]  # NumPyro's kernel
 rounds_module = importlib.import_module("jaxsbi.sequential.rounds")
-dynamic_module = importlib.import_module("jaxsbi.sequential.dynamic")
 PRIOR = jaxsbi.Prior(theta=dist.Normal(0.0, 1.0))
 NPE = jaxsbi.npe(density=jaxsbi.densities.Gaussian(hidden=4))
 NLE = jaxsbi.nle(density=jaxsbi.densities.Gaussian(hidden=4))
@@ -113,8 +112,7 @@ def test_killed_rounds_end_in_the_same_bits(scheme, killed, tmp_path, monkeypatc
     def never(*args, **kwargs):
         raise AssertionError
 
-    for module in (rounds_module, dynamic_module):
-        monkeypatch.setattr(module, "simulate_at", never)
+    monkeypatch.setattr(rounds_module, "simulate_at", never)
     monkeypatch.setattr(loop, "_run", never)
     again = run(scheme, checkpoint=tmp_path)
     same(again, plain)
