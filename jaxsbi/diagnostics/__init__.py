@@ -32,8 +32,10 @@ from jaxsbi.diagnostics.predictive import (
 from jaxsbi.diagnostics.ranks import Calibration, sbc
 from jaxsbi.diagnostics.strata import Stratified, stratified
 from jaxsbi.diagnostics.two_sample import (
+    ClassifierTest,
     MarginalJSD,
     TwoSample,
+    classifier_test,
     energy_distance,
     marginal_jsd,
     mmd,
@@ -45,6 +47,7 @@ __all__ = [
     "Calibration",
     "CalibrationReport",
     "Check",
+    "ClassifierTest",
     "Density",
     "Distance",
     "Distortions",
@@ -71,6 +74,7 @@ __all__ = [
     "c2st_twin",
     "calibration",
     "check",
+    "classifier_test",
     "contraction",
     "distortions",
     "divergences",

@@ -64,11 +64,15 @@ class Misspecification(NamedTuple):
         return min(1.0, 2.0 * min(self.mmd_p_value, self.density_p_value))
 
     @property
+    def passed(self) -> bool:
+        """Whether the observation is of the kind that was simulated, as far as this can see."""
+        return self.p_value > failing(len(self.mmd_null), tests=2)
+
+    @property
     def verdict(self) -> str:
-        """One line: is the observation of the kind that was simulated?"""
-        passed = self.p_value > failing(len(self.mmd_null), tests=2)
+        """One line: whether it passed, and what that does not mean."""
         return (
-            f"misspecification: {'passes' if passed else 'FAILS'} (p = {self.p_value:.2g}: by "
+            f"misspecification: {'passes' if self.passed else 'FAILS'} (p = {self.p_value:.2g}: by "
             f"distance {self.mmd_p_value:.2g}, by density {self.density_p_value:.2g}, among "
             f"{len(self.mmd_null)} sets of fresh simulations); cannot see: what the summary throws "
             "away, errors that the parameters absorb"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsbi.base import Theta
+from jaxsbi.base import Array, Theta
 from jaxsbi.plots.canvas import COLORS, REFERENCE
 
 if TYPE_CHECKING:
@@ -21,14 +21,20 @@ def corner(
     *,
     reference: Theta | None = None,
     truth: Theta | None = None,
+    log_weights: Array | dict[str, Array] | None = None,
+    levels: tuple[float, ...] = LEVELS,
     figure: Figure | None = None,
 ) -> Figure:
-    """Draw one or several posteriors over a reference, with contours at 68 % and 95 %.
+    """Draw one or several posteriors over a reference, with contours.
 
     Args:
         draws: Named draws, each of shape `(n, *shape)`, or a dict from a label to such draws.
         reference: Named draws of a reference posterior, drawn in grey below the others.
         truth: The true parameters, drawn as lines.
+        log_weights: Of the draws, shape `(n,)`, up to a constant (`importance(...).log_weights`);
+            with several posteriors, a dict from the labels of those that are weighted, where
+            `"reference"` is the reference.
+        levels: Contours hold these shares of a posterior: 68 % and 95 % by default.
         figure: An existing figure to draw into.
 
     Returns:
@@ -36,8 +42,11 @@ def corner(
 
     Raises:
         ImportError: If matplotlib or corner is not installed.
-        ValueError: If the sets of draws have different names or shapes.
+        ValueError: If the sets of draws have different names or shapes, weights do not fit the
+            draws, or a level is not between 0 and 1.
     """
+    if not levels or not all(0.0 < level < 1.0 for level in levels):
+        raise ValueError(f"corner: expected levels between 0 and 1, got {levels}.")
     try:
         import corner as corner_package
         from matplotlib import pyplot as plt
@@ -46,6 +55,7 @@ def corner(
             'jaxsbi.plots.corner needs matplotlib and corner: pip install "jaxsbi[plots]".'
         ) from error
     groups = _groups(draws, reference)
+    weights = _weights(groups, log_weights)
     arrays, labels = {}, None
     for name, theta in groups.items():
         arrays[name], columns = as_matrix(theta)
@@ -54,13 +64,16 @@ def corner(
         labels = columns
     size = 1.2 + 1.9 * len(labels or ())
     figure = figure if figure is not None else plt.figure(figsize=(size, size))
-    extent = _extent(arrays)
+    extent = _extent(arrays, weights)
+    style = {"labels": labels, "range": extent, "levels": tuple(sorted(levels))}
     handles: list[Any] = []
     tops = np.zeros(len(extent))
     for order, (name, matrix) in enumerate(arrays.items()):
         is_reference = reference is not None and order == 0
         color = REFERENCE if is_reference else COLORS[(order - (reference is not None)) % 6]
-        _overplot(corner_package, figure, matrix, color, labels, extent, fill=is_reference)
+        _overplot(
+            corner_package, figure, matrix, weights.get(name), color, style, fill=is_reference
+        )
         _raise_tops(figure, len(extent), tops)
         handles.append(plt.Line2D([], [], color=color, lw=5 if is_reference else 2, label=name))
     if truth is not None:
@@ -78,9 +91,40 @@ def _groups(draws: Any, reference: Theta | None) -> dict[str, Theta]:
     return groups if reference is None else {"reference": reference, **groups}
 
 
-def _extent(arrays: dict[str, np.ndarray]) -> list[tuple[float, float]]:
+def _weights(groups: dict[str, Theta], log_weights: Any) -> dict[str, np.ndarray]:
+    """Return normalised weights of the groups that have any."""
+    if log_weights is None:
+        return {}
+    if not isinstance(log_weights, dict):
+        names = [name for name in groups if name != "reference"]
+        if len(names) > 1:
+            raise ValueError(
+                f"log_weights: expected a dict from labels among {names} to weights, got one array."
+            )
+        log_weights = {names[0]: log_weights}
+    weights = {}
+    for name, value in log_weights.items():
+        if name not in groups:
+            raise ValueError(f"log_weights: expected labels among {list(groups)}, got {name!r}.")
+        rows = len(next(iter(groups[name].values())))
+        logs = np.asarray(value, float)
+        if logs.shape != (rows,) or np.isnan(logs).any() or not np.isfinite(logs.max()):
+            raise ValueError(
+                f"log_weights of {name!r}: expected {rows} numbers, not NaN and not all -inf, got "
+                f"shape {logs.shape}."
+            )
+        weights[name] = np.exp(logs - logs.max())
+    return weights
+
+
+def _extent(
+    arrays: dict[str, np.ndarray], weights: dict[str, np.ndarray]
+) -> list[tuple[float, float]]:
     """A range per parameter that holds all sets, with a margin; outliers do not widen it."""
-    both = [np.quantile(a, [0.002, 0.998], axis=0) for a in arrays.values()]
+    both = [
+        np.quantile(a, [0.002, 0.998], axis=0, weights=weights.get(name), method="inverted_cdf")
+        for name, a in arrays.items()
+    ]
     low = np.min([b[0] for b in both], axis=0)
     high = np.max([b[1] for b in both], axis=0)
     margin = 0.08 * np.maximum(high - low, 1e-9)
@@ -91,21 +135,20 @@ def _overplot(
     package: Any,
     figure: Figure,
     matrix: np.ndarray,
+    weights: np.ndarray | None,
     color: str,
-    labels: list[str] | None,
-    extent: list[tuple[float, float]],
+    style: dict[str, Any],
     *,
     fill: bool,
 ) -> None:
     package.corner(
         matrix,
+        weights=weights,
         fig=figure,
         color=color,
-        labels=labels,
-        range=extent,
+        **style,
         bins=40,
         smooth=1.0,
-        levels=LEVELS,
         plot_datapoints=False,
         plot_density=False,
         no_fill_contours=not fill,

@@ -23,9 +23,11 @@ def simulator(key, theta):
 
 @configuration
 class Conjugate:
-    """The exact posterior, but for a factor of its width."""
+    """The exact posterior, but for a factor of its width, and a shift for some data."""
 
     factor: float = 1.0
+    shift: float = 0.0
+    above: float = -100.0
 
     def init(self, key, prior, simulations):
         raise NotImplementedError
@@ -35,11 +37,14 @@ class Conjugate:
 
     def sample(self, variables, prior, key, x, n):
         noise = jax.random.normal(key, (n,))
-        return {"theta": 0.8 * x["y"][0] + self.factor * 0.2**0.5 * noise}, ()
+        return {"theta": self.mean(x) + self.factor * 0.2**0.5 * noise}, ()
+
+    def mean(self, x):
+        return 0.8 * x["y"][0] + jnp.where(x["y"][0] > self.above, self.shift, 0.0)
 
     def log_prob(self, variables, prior, theta, x):
         width = self.factor * 0.2**0.5
-        return jax.scipy.stats.norm.logpdf(theta["theta"], 0.8 * x["y"][0], width)
+        return jax.scipy.stats.norm.logpdf(theta["theta"], self.mean(x), width)
 
 
 def posterior(factor=1.0):
@@ -56,6 +61,10 @@ def test_a_right_posterior_passes_and_its_contraction_is_the_exact_one():
     text = str(report)
     assert "No test failed" in text
     assert "among posterior simulations: passes" in text
+    assert "local C2ST: passes" in text
+    assert report.misspecification.p_value > 0.01
+    order = ["on average", "could the simulator", "right here", "No test"]
+    assert [text.index(part) for part in order] == sorted(text.index(part) for part in order)
     assert len(report.figure().axes) == 4
 
 
@@ -66,8 +75,20 @@ def test_a_narrow_posterior_and_an_impossible_observation_fail():
     assert not report.passed
     assert "density: FAILS" in str(report)
     assert "SOMETHING FAILED" in str(report)
+    assert not report.misspecification.passed
     assert report.prior_predictive.outside == 1
     assert "x['y'][0] lies in the outermost 0.002" in report.prior_predictive.verdict
+
+
+def test_a_posterior_that_is_wrong_at_the_observation_only_fails_there():
+    # Right on average over the prior as far as calibration tells, but shifted for x > 1.5.
+    x = {"y": jnp.array([2.0])}
+    method = Conjugate(shift=0.7, above=1.5)
+    posterior = jaxsbi.Posterior({}, PRIOR, method, DataSpec.of({"y": jnp.zeros(1)}))
+    report = jaxsbi.check(jax.random.key(5), posterior, PRIOR, simulator, x, **SIZES)
+    assert report.misspecification.passed
+    assert not report.local.passed
+    assert "local C2ST: FAILS" in str(report)
 
 
 def test_without_an_observation_only_the_average_is_checked():
