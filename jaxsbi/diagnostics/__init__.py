@@ -8,6 +8,7 @@ from jaxsbi.diagnostics.divergences import Divergences, Estimate, divergences
 from jaxsbi.diagnostics.fisher import Fisher, fisher_information, gaussian_fisher
 from jaxsbi.diagnostics.information import Information, information_lost, mutual_information
 from jaxsbi.diagnostics.local import (
+    Classifier,
     LocalC2ST,
     LocalClassifiers,
     local_c2st,
@@ -26,6 +27,7 @@ from jaxsbi.diagnostics.orderings import (
 from jaxsbi.diagnostics.predictive import (
     Predictive,
     contraction,
+    log_predictive,
     posterior_predictive,
     prior_predictive,
 )
@@ -47,6 +49,7 @@ __all__ = [
     "Calibration",
     "CalibrationReport",
     "Check",
+    "Classifier",
     "ClassifierTest",
     "Density",
     "Distance",
@@ -84,6 +87,7 @@ __all__ = [
     "information_lost",
     "local_c2st",
     "local_classifiers",
+    "log_predictive",
     "marginal_jsd",
     "misspecification",
     "mmd",

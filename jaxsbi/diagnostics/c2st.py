@@ -14,6 +14,10 @@ scaling of the data, and that fixes the number:
 The classifier is a network d → 10·d → 10·d → 1 with relu, trained with Adam (step 1e-3) on the log
 loss plus an L2 penalty in batches of 200, until the mean loss of an epoch has failed to fall 1e-4
 below the best one in more than 10 epochs running.
+
+It asks how far draws are from a reference, and has no p-value: `classifier_test` does. Cannot see:
+what so small a network does not learn. When it is far from 0.5: as for the other distances between
+two sets (`two_sample.py`).
 """
 
 from __future__ import annotations

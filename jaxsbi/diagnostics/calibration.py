@@ -1,4 +1,20 @@
-"""Calibration by generalised ranks: many tests, one simulation, one compiled program."""
+"""Calibration by generalised ranks: many tests, one simulation, one compiled program.
+
+Asks whether, on average over the prior (or over a region, or stratum by stratum), the truth lies
+among posterior draws as one more draw would.
+
+Cannot see, whatever the ordering: a wrong simulator, for truths and data both come from it; errors
+that cancel over the data sets ranked. The posterior that ignores the data passes all orderings but
+the likelihood's, a classifier's and `Distance` from a point that depends on x. Each `Ranks.blind`
+says what its own ordering misses.
+
+When it fails, look at `plots.calibration`: ranks crowded at both ends, the posterior is too narrow
+(more simulations, an ensemble, or `importance` with a likelihood); crowded in the middle, too wide
+(a longer training, a richer density or summary); crowded at one end, shifted (invalid simulations
+left out? a prior other than the training's?). `stratified` shows for which data.
+
+Source: ranks of any function of parameters and data, Modrák et al. 2023, arXiv:2211.02383.
+"""
 
 from __future__ import annotations
 
@@ -157,7 +173,10 @@ def calibration(
                 " Widen the region, or simulate more (num_datasets)."
             )
     strata = None if stratum is None else _of_data(stratum, prior, simulator, keys, "stratum")
-    found = _ranks(tuple(orderings), posterior, prior, simulator, keys, num_draws)
+    # Those that hold arrays are arguments of the compiled program; what JAX does not know, is not.
+    plain = tuple(o if jax.tree_util.all_leaves([o]) else None for o in orderings)
+    known = tuple(o if p is None else None for o, p in zip(orderings, plain, strict=True))
+    found = _ranks(known, plain, posterior, prior, simulator, keys, num_draws)
     ranks = [np.asarray(values) for values in found]
     for name, values in zip(names, ranks, strict=True):
         if np.isnan(values).any():
@@ -174,15 +193,18 @@ def calibration(
     return CalibrationReport(tests, num_datasets, strata)
 
 
-@functools.partial(jax.jit, static_argnames=("orderings", "simulator", "num_draws"))
+@functools.partial(jax.jit, static_argnames=("plain", "simulator", "num_draws"))
 def _ranks(
-    orderings: tuple[Ordering, ...],
+    known: tuple[Ordering | None, ...],
+    plain: tuple[Ordering | None, ...],
     posterior: Posterior,
     prior: Prior,
     simulator: Simulator,
     keys: Array,
     num_draws: int,
 ) -> list[Array]:
+    orderings: list[Any] = [o or p for o, p in zip(known, plain, strict=True)]
+
     def one(key: Key) -> list[Array]:
         theta, x, (key_draws, key_ties, key_point) = _data_set(prior, simulator, key)
         draws = posterior.sample(key_draws, x, num_draws)

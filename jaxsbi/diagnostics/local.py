@@ -28,8 +28,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsbi.base import Array, Data, Key, Posterior, Simulator, Theta, check_key
+from jaxsbi.base import (
+    Array,
+    Data,
+    Key,
+    Posterior,
+    Simulator,
+    Theta,
+    check_key,
+    configuration,
+    leaf,
+)
 from jaxsbi.diagnostics.classifiers import logit, train
+from jaxsbi.diagnostics.orderings import Problem
 from jaxsbi.diagnostics.uniformity import failing
 from jaxsbi.methods.features import init_context, read_context, standardize
 from jaxsbi.methods.features import statistics as moments
@@ -75,6 +86,29 @@ class LocalC2ST(NamedTuple):
         )
 
 
+@configuration
+class Classifier:
+    """A classifier's log-odds: whatever it has learned to tell truths from posterior draws by.
+
+    An ordering for `calibration`, from `local_classifiers(...).ordering`. It sees lost information
+    and errors that depend on the data, without a likelihood.
+
+    Attributes:
+        params: The classifier's weights.
+        statistics: What standardises a data set and latent parameters.
+    """
+
+    params: Any = leaf()
+    statistics: Any = leaf()
+    name: str = "classifier"
+    blind: str = "what a small network does not learn, a wrong simulator"
+
+    def __call__(self, problem: Problem, theta: Theta) -> Array:
+        """Return the log-odds that a parameter set is the truth."""
+        z = problem.prior.to_latent(theta)
+        return logit(self.params, _row(self.statistics, z, problem.x))[None]
+
+
 @dataclasses.dataclass(frozen=True)
 class LocalClassifiers:
     """Classifiers of true parameters and posterior draws, for the test at any observation.
@@ -90,6 +124,13 @@ class LocalClassifiers:
     prior: Prior
     params: Any
     statistics: Any
+
+    @property
+    def ordering(self) -> Classifier:
+        """What `calibration` may rank by: what the classifier tells truths from draws by."""
+        return Classifier(
+            params=jax.tree.map(lambda a: a[0], self.params), statistics=self.statistics
+        )
 
     def at(self, key: Key, x_observed: Data, *, num_draws: int = 1000) -> LocalC2ST:
         """Return the test at one observation; no classifier is trained again.

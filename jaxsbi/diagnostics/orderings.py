@@ -1,7 +1,8 @@
 """What parameter sets are ranked by: a calibrated posterior ranks the truth uniformly by each.
 
 An ordering is called as `ordering(problem, theta)` on one parameter set and returns a vector of
-numbers; each of them is a test. `blind` says what it cannot see.
+numbers; each of them is a test. `blind` says what it cannot see; what to do when one fails is told
+in `calibration`. A classifier's ordering comes from `local_classifiers(...).ordering`.
 """
 
 from __future__ import annotations

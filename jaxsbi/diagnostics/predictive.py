@@ -1,17 +1,31 @@
-"""Against the data: what was observed among what the prior, and the posterior, would predict."""
+"""Against the data: what was observed among what the prior, and the posterior, would predict.
+
+Asks, number by number, whether simulations look like the observation.
+
+Cannot see: what is odd in how the numbers go together (`misspecification` does), and a posterior
+that is wrong in directions that the data do not show.
+
+When it fails: before any data are used (`prior_predictive`), widen the prior or mend the simulator
+at the number that is named; after (`posterior_predictive`), see if the prior predictive fails too;
+if not, the posterior is wrong at this observation (`local_c2st`), or the simulator can make each of
+the numbers but not all of them with one parameter set.
+"""
 
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsbi.base import Array, Data, Key, Posterior, Simulator, check_key
+from jaxsbi.base import Array, Data, Key, Posterior, Simulator, Theta, check_key
+from jaxsbi.diagnostics.divergences import Estimate
 from jaxsbi.diagnostics.uniformity import LEVEL
 from jaxsbi.priors import Prior
+from jaxsbi.samplers.weights import log_mean_and_error
 from jaxsbi.simulate import simulate, simulate_at
 
 
@@ -85,6 +99,48 @@ def posterior_predictive(
     key_draws, key_x = jax.random.split(key)
     theta = posterior.sample(key_draws, x, n)
     return _place(simulate_at(key_x, simulator, theta, progress=False).x, x)
+
+
+def log_predictive(
+    key: Key,
+    posterior: Posterior,
+    log_likelihood: Callable[[Theta, Data], Any],
+    x_observed: Data,
+    x_new: Data,
+    *,
+    n: int = 1000,
+) -> Estimate:
+    """Return the log predictive density of new data, log of the mean of p(x_new | theta).
+
+    Over draws of the posterior given the observation: higher is better, and data that were not
+    used for the posterior compare models and posteriors with one another.
+
+    Args:
+        key: A typed key.
+        posterior: The posterior.
+        log_likelihood: `log_likelihood(theta, x) -> scalar`, normalised over x.
+        x_observed: The data set of the posterior.
+        x_new: Another data set of the same parameters.
+        n: Draws.
+
+    Returns:
+        In nats, with its standard error.
+
+    Raises:
+        TypeError: If the key is not typed.
+        ValueError: If the log-likelihood is NaN for a draw.
+    """
+    check_key(key)
+    theta = posterior.sample(key, x_observed, n)
+    values = jax.vmap(lambda theta: log_likelihood(theta, x_new))(theta)
+    bad = int(jnp.sum(jnp.isnan(values)))
+    if bad:
+        raise ValueError(
+            f"log_likelihood: expected numbers, got NaN for {bad} of {n} posterior draws. Evaluate "
+            "it at a draw."
+        )
+    value, error = log_mean_and_error(values)
+    return Estimate(float(value), float(error))
 
 
 def _place(simulated: Data, x: Data) -> Predictive:

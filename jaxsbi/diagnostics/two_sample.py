@@ -1,4 +1,13 @@
-"""Distances between two sets of draws, each with a p-value from exchanged labels."""
+"""Distances between two sets of draws, each with a p-value from exchanged labels.
+
+Asks whether draws and a reference (of MCMC, say) are of one law.
+
+Cannot see: what the distance does not weigh (each says so), differences below the scatter of that
+many draws; and the p-values take draws for independent, so that those of a chain must be thinned.
+
+When it fails: `plots.corner` of both shows where. If the reference is right, train with more
+simulations, or weigh the draws by the likelihood (`importance`).
+"""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from scipy.special import stdtrit
 
 from jaxsbi.base import Array, Key, configuration, warn
+from jaxsbi.samplers.bridge import log_evidence
 from jaxsbi.samplers.chains import LogDensity, traced_once
 from jaxsbi.samplers.convergence import MAX_R_HAT, chain_statistics
 from jaxsbi.samplers.evolution import Evolution
@@ -47,7 +48,8 @@ class SMCInfo(NamedTuple):
         divergences: How many of the particles' last moves had an energy error above 1,000 (or NaN).
         acceptance: Mean acceptance probability of the last moves.
         log_density: Log-density of each draw in the latent space, shape `(n,)`.
-        log_evidence: Log of the integral of exp(log_density).
+        log_evidence: Log of the integral of exp(log_density), from the steps in temperature or by
+            a bridge to a Student t, whichever the populations agree on better.
         log_evidence_error: Its standard error, from the spread over the populations; so much wider
             for their small number that two errors hold 95 %.
         temperature: The inverse temperature that was reached, 1 for the posterior.
@@ -168,10 +170,10 @@ class SMC:
         Returns:
             Draws of shape `(n, dim)`, and the report with the evidence.
         """
-        key_run, key_pick, key_order = jax.random.split(key, 3)
-        run = self._run(key_run, traced_once(log_density), dim, n)
-        evidence, error = log_mean_and_error(run.log_evidence)
-        alive = jnp.isfinite(evidence)
+        key_run, key_pick, key_order, key_bridge = jax.random.split(key, 4)
+        log_density = traced_once(log_density)
+        run = self._run(key_run, log_density, dim, n)
+        alive = jnp.any(jnp.isfinite(run.log_evidence))
         # Of one particle after another, each with its rounds: neighbours are relatives.
         z, value = (jnp.moveaxis(a, 0, 2) for a in (run.z, run.log_density))
         # Where the temperatures did not suffice: the particles, as far as they came.
@@ -179,21 +181,23 @@ class SMC:
         z = jnp.where(late, run.cloud.z[:, :, None], z)
         value = jnp.where(late, run.cloud.log_density[:, :, None], value)
         size = z.shape[1] * z.shape[2]
-        z, value = z.reshape(self.populations, size, dim), value.reshape(-1)
+        z, value = z.reshape(self.populations, size, dim), value.reshape(self.populations, size)
+        arrived = alive & (run.temperature >= 1.0)
+        bridge = log_evidence(key_bridge, log_density, z, value)
+        evidence, error = more_exact(run.log_evidence, jnp.where(arrived, bridge, -jnp.inf))
         share = jnp.where(alive, jax.nn.softmax(run.log_evidence), 1.0 / self.populations)
         picked = systematic(key_pick, jnp.repeat(share / size, size), n)
         picked = jax.random.permutation(key_order, picked)
         r_hat, bulk, tail = chain_statistics(z)
         # Populations of unequal evidence count for less than their number.
         counted = effective_size(jnp.log(share)) / self.populations
-        arrived = alive & (run.temperature >= 1.0)
         info = SMCInfo(
             r_hat=jnp.where(arrived, r_hat, jnp.inf),
             ess_bulk=jnp.where(arrived, bulk * counted, 0.0),
             ess_tail=jnp.where(arrived, tail * counted, 0.0),
             divergences=run.divergences,
             acceptance=run.acceptance,
-            log_density=value[picked],
+            log_density=value.ravel()[picked],
             log_evidence=evidence,
             log_evidence_error=two_errors(self.populations) * error,
             temperature=run.temperature,
@@ -320,6 +324,18 @@ def _memory(before: Array, after: Array) -> Array:
 def two_errors(populations: int) -> float:
     """Return by what a standard error grows, if two are to hold 95 % by Student's t."""
     return float(stdtrit(populations - 1, 0.975)) / 2.0
+
+
+def more_exact(steps: Array, bridge: Array) -> tuple[Array, Array]:
+    """Return the evidence and its error from the steps in temperature, or by a bridge.
+
+    The second adds no error on the way from the prior, but needs a posterior like a Student t: it
+    is taken where its populations agree better. Shares of the draws follow the first, whose errors
+    are those of the weights of modes.
+    """
+    (first, first_error), (second, second_error) = map(log_mean_and_error, (steps, bridge))
+    better = second_error < first_error
+    return jnp.where(better, second, first), jnp.where(better, second_error, first_error)
 
 
 def next_temperature(ratio: Array, temperature: Array, ess: float) -> Array:

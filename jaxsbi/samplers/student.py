@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -36,6 +37,21 @@ def fit_to(z: Array) -> Fit:
 def log_prob(u: Array) -> Array:
     """Return the standard Student t's log-density over the last axis, up to a constant."""
     return -0.5 * (_DEGREES + u.shape[-1]) * jnp.log1p(jnp.sum(u**2, -1) / _DEGREES)
+
+
+def log_norm(dim: int) -> float:
+    """Return the log of the integral of exp(log_prob) over R^dim."""
+    ends = math.lgamma(0.5 * _DEGREES) - math.lgamma(0.5 * (_DEGREES + dim))
+    return ends + 0.5 * dim * math.log(_DEGREES * math.pi)
+
+
+def sample(key: Key, shape: tuple[int, ...]) -> Array:
+    """Return draws of the standard Student t over the last axis."""
+    key_width, key_normal = jax.random.split(key)
+    # A sum of squares of normals is the chi-square that is needed.
+    squares = jax.random.normal(key_width, (*shape[:-1], _DEGREES)) ** 2
+    width = jnp.sqrt(_DEGREES / jnp.sum(squares, -1))
+    return width[..., None] * jax.random.normal(key_normal, shape)
 
 
 def opposite(key_width: Key, key_normal: Key, u: Array) -> Array:

@@ -116,3 +116,19 @@ def test_z_scores_are_standard_normal_for_a_right_posterior():
     assert contraction.shape == z.shape == (1000, 1)
     assert abs(z.mean()) < 4 / 1000**0.5
     assert z.std() == pytest.approx(1.0, abs=4 / 2000**0.5 + 0.005)
+
+
+def test_the_log_predictive_density_is_the_exact_one():
+    # A posterior N(0.32, 0.2) predicts N(0.32, 0.2 + 0.25).
+    def log_likelihood(theta, x):
+        return jax.scipy.stats.norm.logpdf(x["y"][0], theta["theta"], 0.5)
+
+    x, new = {"y": jnp.array([0.4])}, {"y": jnp.array([1.0])}
+    found = diagnostics.log_predictive(
+        jax.random.key(0), posterior(), log_likelihood, x, new, n=4000
+    )
+    exact = jax.scipy.stats.norm.logpdf(1.0, 0.32, 0.45**0.5)
+    assert found.error < 0.02
+    assert abs(found.value - float(exact)) < 4 * found.error
+    with pytest.raises(ValueError, match="NaN for 1000 of 1000"):
+        diagnostics.log_predictive(jax.random.key(0), posterior(), lambda theta, x: jnp.nan, x, new)

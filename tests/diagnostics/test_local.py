@@ -150,3 +150,27 @@ def test_simulations_that_are_not_finite_are_left_out():
     with pytest.warns(UserWarning, match="are not finite"):
         learned = learn(posterior(), simulate=sometimes)
     assert at(learned, 0.5).p_value > 0.0
+
+
+def test_calibration_by_a_classifiers_ranks_sees_what_depends_on_the_data():
+    # Nothing is used of the data: each parameter by itself, and the density, are right.
+    @configuration
+    class Ignorant(Exact):
+        def sample(self, variables, prior, key, x, n):
+            return {"theta": jax.random.normal(key, (n,))}, ()
+
+    ignorant = jaxsbi.Posterior({}, PRIOR, Ignorant(), DataSpec.of(jnp.zeros(1)))
+    for method, right in ((posterior(), True), (ignorant, False)):
+        orderings = (diagnostics.Parameters(), learn(method).ordering)
+        report = diagnostics.calibration(
+            jax.random.key(9),
+            method,
+            PRIOR,
+            simulator,
+            orderings=orderings,
+            num_datasets=400,
+            num_draws=50,
+        )
+        assert report["parameters"].corrected.min() > 0.01
+        assert bool(report["classifier"].corrected.min() > 0.01) is right
+        assert "small network" in str(report)
