@@ -1,4 +1,4 @@
-"""The form in which an emulator learns its outputs: as they are, by logarithm, by amplitude and phase.
+"""How an emulator learns its outputs: as they are, by logarithm, or by amplitude and phase.
 
 A transform is a name for all arrays of a data set, or pairs (name of an array, name of its form).
 Every form is one to one, and acts on one array of one data set.
@@ -179,8 +179,6 @@ def _form_name(transform: Transform, path: Any) -> str:
 
 def _name(path: Any) -> str:
     """Return the outermost name of an array's place in a data set; "" for a bare array."""
-    return (
-        str(getattr(path[0], "key", getattr(path[0], "name", getattr(path[0], "idx", ""))))
-        if path
-        else ""
-    )
+    entry = path[0] if path else None
+    named = (getattr(entry, kind) for kind in ("key", "name", "idx") if hasattr(entry, kind))
+    return str(next(named, ""))

@@ -155,7 +155,7 @@ class Emulator:
         return jax.tree.unflatten(structure, [part.reshape(a.shape) for part, a in parts])
 
     def predict(self, variables: Variables, z: Array) -> Data:
-        """Return the emulated data set at a latent point, in the simulator's structure and units."""
+        """Return the emulated data set at a latent point, as the simulator would."""
         return transforms.inverse(self.transform, self.outputs(variables, z))
 
     def distribution(self, variables: Variables, z: Array) -> Any:
@@ -262,7 +262,7 @@ def emulator(
 
     Args:
         network: A Flax module that reads the parameters, as latent numbers and their ranks under
-            the prior; by default `jaxsbi.networks.CosmoPower(hidden=(128, 128))`, which learns its activation.
+            the prior; by default `jaxsbi.networks.CosmoPower` with two layers of 128.
         components: Principal components kept; at most the number of data. Amplitudes and phases
             have as many each.
         noise: A noise model (`jaxsbi.noise`): `gaussian(covariance)` where it is known, by

@@ -97,7 +97,7 @@ def entry_law(name):
 
 def test_every_noise_model_is_here():
     made = {type(entry.model).__name__ for entry in REGISTRY.values()}
-    public = {name for name in noise.__all__ if name.endswith("Noise")}
+    public = {name for name in noise.__all__ if name.endswith("Noise")} - {"Noise"}
     assert made == public
 
 
@@ -184,7 +184,8 @@ def test_estimated_noise_is_a_normal_density_for_any_parameters(x64):
     precision = -jax.hessian(log_prob)(jnp.zeros(3))
     expected = scipy.stats.multivariate_normal(cov=np.linalg.inv(precision)).logpdf(X - MEAN)
     np.testing.assert_allclose(log_prob(X - MEAN), expected, rtol=1e-9)
-    draws = law(model, mean, scale, params).sample(KEY, (20_000,))
+    keys = jax.random.split(jax.random.key(3), 20_000)
+    draws = jax.vmap(law(model, mean, scale, params).sample)(keys)
     # Variances from 20,000 draws are known to 1 %.
     np.testing.assert_allclose(
         np.cov(draws.T), np.linalg.inv(precision), atol=0.05 * np.linalg.inv(precision).max()
@@ -203,10 +204,10 @@ def test_estimated_noise_stays_finite(scale):
     assert all(np.all(np.isfinite(a)) for a in jax.tree.leaves((value, gradient)))
 
 
-def test_a_covariance_from_few_simulations_widens_the_law():
+def test_a_covariance_from_few_simulations_widens_the_law(x64):
     """Many simulations: both corrections vanish. Few: the Student t law has the wider tails."""
-    many = noise.gaussian(COVARIANCE), noise.student_t(COVARIANCE, 10_000_000)
-    np.testing.assert_allclose(*(noise.log_prob(law(m), X) for m in many), rtol=1e-3)
+    many = noise.gaussian(COVARIANCE), noise.student_t(COVARIANCE, 100_000_000)
+    np.testing.assert_allclose(*(noise.log_prob(law(m), X) for m in many), rtol=1e-5)
     few = noise.gaussian(COVARIANCE, simulations=8), noise.student_t(COVARIANCE, 8)
     gaussian, student = (noise.log_prob(law(m), MEAN + 10.0) for m in few)
     assert student > gaussian + 1.0
