@@ -30,6 +30,7 @@ from jaxsbi.marginals import marginals
 from jaxsbi.methods import emulator, fmpe, joint, nle, npe, npse, nre
 from jaxsbi.online import Signals, fit_online
 from jaxsbi.priors import Prior
+from jaxsbi.reading import from_arrays, read_hdf5
 from jaxsbi.saving import load, save
 from jaxsbi.simulate import simulate
 from jaxsbi.store import Store
@@ -66,6 +67,7 @@ __all__ = [
     "fit",
     "fit_online",
     "fmpe",
+    "from_arrays",
     "importance",
     "joint",
     "load",
@@ -79,6 +81,7 @@ __all__ = [
     "nre",
     "plots",
     "priors",
+    "read_hdf5",
     "samplers",
     "save",
     "sequential",

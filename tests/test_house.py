@@ -19,7 +19,7 @@ GROUPS = (
     ("networks", "densities", "fields", "samplers", "noise", "tasks", "transforms"),
     ("methods",),
     ("splitting", "training", "loop", "online", "fit", "marginals", "importance", "emulators"),
-    ("abc", "sequential", "comparison", "saving", "external", "store"),
+    ("abc", "sequential", "comparison", "saving", "external", "store", "reading"),
     ("diagnostics", "plots"),
 )
 RANK = {room: rank for rank, group in enumerate(GROUPS) for room in group}

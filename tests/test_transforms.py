@@ -65,7 +65,7 @@ def test_what_a_form_cannot_be_of(transform, message):
 
 
 def test_amplitudes_of_zero_are_refused():
-    with pytest.raises(ValueError, match="x: .* complex numbers other than 0, got 2 others"):
+    with pytest.raises(ValueError, match=r"x: .* complex numbers other than 0, got 2 others"):
         transforms.check("amplitude_phase", jnp.ones((2, 3), jnp.complex64).at[:, 0].set(0.0))
 
 

@@ -28,7 +28,7 @@ def fit(rows, seed=2, **options):
         noise=jaxsbi.noise.gaussian(0.05**2 * jnp.ones(17)),
         sampler=jaxsbi.samplers.smc(particles=512, populations=2),
     )
-    options = {"max_epochs": 400, "patience": 100, "progress": False, **options}
+    options = {"max_epochs": 3_000, "patience": 300, "progress": False, **options}
     return jaxsbi.fit(jax.random.key(seed), method, PRIOR, rows, **options)
 
 
