@@ -63,7 +63,7 @@ def from_arrays(theta: Theta, x: Data, weight: Any = None) -> Simulations:
     if not theta or len(rows) != 1 or rows == {()}:
         raise ValueError(
             "from_arrays: expected a leading axis of runs, of one length in theta and in x, got "
-            f"shapes {shapes}."
+            f"{', '.join(f'{name} {shape}' for name, shape in shapes.items()) or 'no theta'}."
         )
     n = rows.pop()[0]
     given = jnp.ones(n) if weight is None else jnp.asarray(weight, float)

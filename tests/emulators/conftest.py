@@ -26,7 +26,7 @@ def fit(rows, seed=2, **options):
         transform={"one": "log"},
         exact=True,
         noise=jaxsbi.noise.gaussian(0.05**2 * jnp.ones(17)),
-        sampler=jaxsbi.samplers.smc(particles=512, populations=2),
+        sampler=jaxsbi.samplers.nuts(chains=4, warmup=100),
     )
     options = {"max_epochs": 3_000, "patience": 300, "progress": False, **options}
     return jaxsbi.fit(jax.random.key(seed), method, PRIOR, rows, **options)

@@ -88,7 +88,9 @@ def test_outside_the_training_range_there_is_a_warning(toy):
         assert jaxsbi.emulators.check_range(toy.fitted, draws)["log_size"] < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.rank_promotion  # inside NumPyro's kernel
+@pytest.mark.filterwarnings("ignore:MCMC")  # chains this short do not converge
 def test_draws_outside_the_training_range_are_warned_of(toy):
     """An observation at the edge of a normal prior, where no run was."""
     x = toy.simulator(jax.random.key(0), {"tilt": jnp.array(0.3), "log_size": jnp.array(2.5)})
