@@ -85,8 +85,8 @@ def test_bad_input():
     with pytest.raises(TypeError, match=r"acquire: expected an ensemble.*ensemble=5"):
         jaxsbi.acquire(jax.random.key(0), one, 3)
     members = fit(rows_of(corner, 40, 0), max_epochs=1, ensemble=2)
+    draws = {"a": jnp.zeros(5), "b": jnp.zeros(5)}
     with pytest.raises(ValueError, match=r"n from 1 to below 5 candidates, got n=5"):
-        draws = {"a": jnp.zeros(5), "b": jnp.zeros(5)}
         jaxsbi.acquire(jax.random.key(0), members, 5, draws=draws)
 
 
