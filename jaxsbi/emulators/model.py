@@ -89,7 +89,8 @@ def sample_sites(prior: Prior) -> Theta:
 
     if prior.model is None:
         return prior._visit(site)
-    with _Values() as values:
+    values = _Values()
+    with values:
         prior.model()
     return {name: values.found[name] for name in prior.names}
 
