@@ -28,7 +28,7 @@ def train(prior, ensemble=None, noise=NOISE):
     rows = jaxsbi.simulate(jax.random.key(0), prior, line, 200, progress=False)
     method = jaxsbi.emulator(network=jaxsbi.networks.MLP(8), components=2, exact=True, noise=noise)
     return jaxsbi.fit(
-        jax.random.key(1), method, prior, rows, max_epochs=600, ensemble=ensemble, progress=False
+        jax.random.key(1), method, prior, rows, max_epochs=3_000, ensemble=ensemble, progress=False
     )
 
 
@@ -61,7 +61,7 @@ def compare(draws, mean, covariance):
     width = np.sqrt(np.diag(covariance))
     # 2,000 draws of NUTS, some 1,000 of them effective: 3 % of a width, and 3 % of the width; the
     # emulator's own error is below that.
-    np.testing.assert_allclose(values.mean(1), mean, atol=0.15 * width.min())
+    assert np.all(np.abs(values.mean(1) - mean) < 0.15 * width)
     np.testing.assert_allclose(values.std(1), width, rtol=0.12)
 
 
