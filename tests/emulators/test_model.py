@@ -190,6 +190,12 @@ def test_bad_input(fitted, x):
         log_density(model, (x[:3],), {}, THETA)
     with pytest.raises(ValueError, match=r"expected theta of .*got {'slope': \(\)}"):
         model(x, {"slope": 1.0})
+    for noise, message in (
+        (jaxsbi.noise.gaussian(jnp.ones(3)), r"data of 8 numbers, got one of 3"),
+        (jaxsbi.noise.estimated(), "expected noise of a known law"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            jaxsbi.emulator_model(fitted, noise=noise)(x, THETA)
     with pytest.raises(TypeError, match="got str"):
         jaxsbi.emulator_model("fitted")
     bare = train(PRIOR, noise=None)
