@@ -65,7 +65,7 @@ def spectrum(key: Any, theta: dict[str, Any]) -> Any:
 
 
 def cheap(key: Any, theta: dict[str, Any]) -> Any:
-    """Return an approximation without the baryons' effect on the shape: wrong by half, typically."""
+    """Return an approximation without the baryons' effect on the shape, wrong by half."""
     del key
     return power(theta, theta["matter"] * theta["hubble"])
 
