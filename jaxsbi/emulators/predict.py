@@ -99,6 +99,8 @@ def training_range(fitted: Fitted | Posterior) -> dict[str, tuple[np.ndarray, np
 def check_range(fitted: Fitted | Posterior, theta: Mapping[str, Any]) -> dict[str, float]:
     """Warn if more than 1 % of some parameter sets lie outside the emulator's training range.
 
+    By more than a twentieth of its width: few runs leave that much of a prior empty by chance.
+
     Posteriors look by themselves; this is for draws from elsewhere, such as NumPyro's MCMC.
 
     Args:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxsbi.base import Array, Theta, warn
 from jaxsbi.priors import Prior
 
-SLACK = 0.01
+SLACK = 0.05
 """Shares of the training range: few runs leave so much of a prior's edges empty by chance."""
 SHARE = 0.01
 """Share of draws outside the range that is worth a warning."""
