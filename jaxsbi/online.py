@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from jaxsbi import checkpoint as checkpoints
-from jaxsbi import loop
+from jaxsbi import devices, loop
 from jaxsbi.base import (
-    Array,
     Data,
     DataSpec,
     Fitted,
@@ -28,7 +28,7 @@ from jaxsbi.base import (
 )
 from jaxsbi.priors import Prior
 from jaxsbi.simulate import all_finite, draw, report, simulator_shape
-from jaxsbi.splitting import split
+from jaxsbi.splitting import seen, split
 from jaxsbi.training import Plan, Stream
 from jaxsbi.workarounds import register_dataclass
 
@@ -69,7 +69,7 @@ class _Simulated:
     def batch(self, key: Key, n: int) -> Simulations:
         keys = jax.random.split(key, n)
         theta, x, valid = jax.vmap(lambda key: draw(self.simulator, self.prior, key))(keys)
-        return _seen(self.prior, theta, x, valid, self.latent)
+        return seen(self.prior, theta, x, valid, self.latent)
 
 
 @register_dataclass
@@ -87,7 +87,7 @@ class _Noisy:
         rows = self.signals[jax.random.randint(key_rows, (n,), 0, len(self.signals))]
         x = jax.vmap(self.noise)(jax.random.split(key_noise, n), rows.theta, rows.x)
         valid = jax.vmap(all_finite)((rows.theta, x))
-        return _seen(self.prior, rows.theta, x, valid, self.latent)
+        return seen(self.prior, rows.theta, x, valid, self.latent)
 
 
 def fit_online(
@@ -102,6 +102,7 @@ def fit_online(
     ensemble: int | None = None,
     initial: Posterior | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
+    mesh: Mesh | None = None,
     progress: bool = True,
 ) -> Fitted:
     """Train a method on new simulations in every step, made on the device within it.
@@ -122,6 +123,7 @@ def fit_online(
         ensemble: Train this many members at once.
         initial: A posterior to go on from, as for `fit`.
         checkpoint: A folder to write the training down in, as for `fit`.
+        mesh: The devices that simulate and train together, as for `fit`.
         progress: Show a progress bar.
 
     Returns:
@@ -141,6 +143,8 @@ def fit_online(
             "num_steps and batch_size: expected at least 1 and 2, got "
             f"{num_steps} and {batch_size}."
         )
+    mesh = devices.checked(mesh, ensemble)
+    devices.check_batch(mesh, batch_size)
     path = checkpoints.file_in(checkpoints.folder_at(checkpoint), "training")
     key_first, key_validation, key_fit = jax.random.split(key, 3)
     latent = getattr(method, "latent", False)
@@ -158,6 +162,7 @@ def fit_online(
         patience=epochs + 1,
         trees=optimizer is not None,
         select=False,
+        mesh=mesh,
     )
     if optimizer is None:
         optimizer = loop.default_optimizer(steps * epochs)
@@ -205,18 +210,3 @@ def _made(stream: Stream, key: Key, n: int, law: Simulator | Noise) -> Simulatio
 @functools.partial(jax.jit, static_argnames="n")
 def _batch(stream: Stream, key: Key, n: int) -> Simulations:
     return stream.batch(key, n)
-
-
-def _seen(prior: Prior, theta: Theta, x: Data, valid: Array, latent: bool) -> Simulations:
-    """Return rows as `loss` sees them.
-
-    What is not finite has weight 0; and is zero, for 0 times the gradient of NaN is NaN.
-    """
-    if latent:
-        theta = {"z": jax.vmap(prior.to_latent)(theta)}
-
-    def clean(a: Array) -> Array:
-        return jnp.where(valid.reshape(-1, *(1,) * (a.ndim - 1)), a, jnp.zeros_like(a))
-
-    theta, x = jax.tree.map(clean, (theta, x))
-    return Simulations(theta, x, valid.astype(jnp.float32))

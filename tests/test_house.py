@@ -13,12 +13,12 @@ MAX_FUNCTION_LINES = 60
 # Imports go one way: a room may import its own group and the groups before it.
 GROUPS = (
     ("workarounds",),
-    ("base", "disk", "fingerprint", "interop", "interrupt"),
+    ("base", "devices", "disk", "fingerprint", "interop", "interrupt"),
     ("checkpoint",),
     ("latent", "priors", "recentred", "simulate", "draws"),
     ("networks", "densities", "fields", "samplers", "noise", "tasks"),
     ("methods",),
-    ("splitting", "training", "loop", "online", "fit", "marginals", "importance"),
+    ("splitting", "training", "windows", "loop", "online", "fit", "marginals", "importance"),
     ("abc", "sequential", "comparison", "saving", "external", "store"),
     ("diagnostics", "plots"),
 )
