@@ -23,12 +23,12 @@ BATCH, ENSEMBLE = "batch", "ensemble"
 _T = TypeVar("_T")
 
 
-def checked(mesh: Mesh | None, ensemble: int | None) -> Mesh | None:
+def checked(mesh: Mesh | None, ensemble: int | None, batch_size: int | None = None) -> Mesh | None:
     """Return a mesh over whose axes the compiler splits what it is told to.
 
     Raises:
         TypeError: If it is no mesh.
-        ValueError: If an axis has another name, or does not divide the ensemble.
+        ValueError: If an axis has another name, or does not divide the ensemble or the batch.
     """
     if mesh is None:
         return None
@@ -47,6 +47,11 @@ def checked(mesh: Mesh | None, ensemble: int | None) -> Mesh | None:
             f"ensemble: expected a multiple of the mesh's {size(mesh, ENSEMBLE)} devices along "
             f"{ENSEMBLE!r}, got {ensemble}."
         )
+    if (batch_size or 0) % size(mesh, BATCH):
+        raise ValueError(
+            f"batch_size: expected a multiple of the mesh's {size(mesh, BATCH)} devices along "
+            f"{BATCH!r}, got {batch_size}."
+        )
     # What JAX calls explicit axes would have every operation say how it is split.
     return Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * mesh.devices.ndim)
 
@@ -54,15 +59,6 @@ def checked(mesh: Mesh | None, ensemble: int | None) -> Mesh | None:
 def size(mesh: Mesh | None, axis: str) -> int:
     """Return the number of devices along an axis; 1 if there is none."""
     return 1 if mesh is None else mesh.shape.get(axis, 1)
-
-
-def check_batch(mesh: Mesh | None, batch_size: int) -> None:
-    """Raise a ValueError unless each device along the axis "batch" gets as many rows."""
-    if batch_size % size(mesh, BATCH):
-        raise ValueError(
-            f"batch_size: expected a multiple of the mesh's {size(mesh, BATCH)} devices along "
-            f"{BATCH!r}, got {batch_size}."
-        )
 
 
 def split(mesh: Mesh | None, axis: str, tree: _T) -> _T:

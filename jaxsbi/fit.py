@@ -117,7 +117,7 @@ def fit(
         FloatingPointError: If the loss becomes NaN or infinite; the message names the epoch.
     """
     loop.check_options(key, method, optimizer, ensemble)
-    mesh = devices.checked(mesh, ensemble)
+    mesh = devices.checked(mesh, ensemble, batch_size)
     target = getattr(method, "steps", TARGET_STEPS)
     sizes = functools.partial(_plan, optimizer, batch_size, max_epochs, patience, target, mesh)
     start = loop.start_from(initial, method, prior, ensemble)
@@ -292,8 +292,7 @@ def _plan(
     if batch_size is None:
         # Small sets need many steps more than they need smooth gradients.
         batch_size = int(min(train, 64 if train < 2_000 else 128 if train < 20_000 else 256))
-        batch_size = max(1, batch_size // share) * share
-    devices.check_batch(mesh, batch_size)
+        batch_size = max(1, batch_size // share) * share  # as many for each device
     if max_epochs is None:
         max_epochs = int(np.clip(target * batch_size // train, 30, 200))
     batch = min(validation, MAX_EVALUATION_BATCH)

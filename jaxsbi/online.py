@@ -143,13 +143,11 @@ def fit_online(
             "num_steps and batch_size: expected at least 1 and 2, got "
             f"{num_steps} and {batch_size}."
         )
-    mesh = devices.checked(mesh, ensemble)
-    devices.check_batch(mesh, batch_size)
+    mesh = devices.checked(mesh, ensemble, batch_size)
     path = checkpoints.file_in(checkpoints.folder_at(checkpoint), "training")
     key_first, key_validation, key_fit = jax.random.split(key, 3)
     latent = getattr(method, "latent", False)
-    source, other = _streams(prior, simulator, latent)
-    law = simulator.noise if isinstance(simulator, Signals) else simulator
+    source, other, law = _streams(prior, simulator, latent)
     first = _made(source, key_first, FIRST, law)
     held_out = _made(other, key_validation, VALIDATION, law)
     steps = min(STEPS, num_steps)
@@ -183,21 +181,24 @@ def fit_online(
     used = int(np.sum(state.epoch)) * steps * batch_size
     missed = int(np.sum(state.invalid))
     history = loop.history(outcome, plan, (used - missed, len(held_out)), missed)
-    data = DataSpec.of(held_out.x, batched=True)
-    return loop.fitted(method, prior, data, ensemble, state, history)
+    return loop.fitted(
+        method, prior, DataSpec.of(held_out.x, batched=True), ensemble, state, history
+    )
 
 
-def _streams(prior: Prior, simulator: Simulator | Signals, latent: bool) -> tuple[Stream, Stream]:
-    """Return the stream to train on, and the one to validate on."""
+def _streams(
+    prior: Prior, simulator: Simulator | Signals, latent: bool
+) -> tuple[Stream, Stream, Simulator | Noise]:
+    """Return the stream to train on, the one to validate on, and the user's function in them."""
     if isinstance(simulator, Signals):
         rows, cut = split(simulator.simulations, HELD_OUT, prior)
         training, held_out = (
             _Noisy(prior, part, simulator.noise, latent) for part in (rows[:cut], rows[cut:])
         )
-        return training, held_out
+        return training, held_out, simulator.noise
     simulator_shape(prior, simulator)  # errors that say what is wrong
     stream = _Simulated(prior, simulator, latent)
-    return stream, stream
+    return stream, stream, simulator
 
 
 def _made(stream: Stream, key: Key, n: int, law: Simulator | Noise) -> Simulations:

@@ -97,8 +97,14 @@ class Windows:
     """The training part of a store, as a sequence of windows without an end.
 
     A pass goes through whole chunks in an order that follows from the key and the number of the
-    pass; so window i is the same in every process, whenever it starts. In a context, windows are
-    read ahead by a thread.
+    pass; so window i is the same in every process, whenever it starts. The few chunks that make no
+    whole window are others in every pass. In a context, windows are read ahead by a thread.
+
+    Attributes:
+        unit: Draws that are read together.
+        units: How many of them there are.
+        in_a_pass: Windows in a pass.
+        together: Units in a window.
     """
 
     def __init__(
@@ -119,8 +125,9 @@ class Windows:
         self._seed = np.asarray(jax.random.key_data(key)).ravel().tolist()
         chunks = min(whole, max(1, UNIT_ROWS // store.chunk))
         self.unit, self.units = chunks * store.chunk, whole // chunks
-        most = min(WINDOW_ROWS, WINDOW_BYTES // row_bytes)
-        self.together = int(np.clip(most // self.unit, 1, self.units))
+        most = max(1, min(WINDOW_ROWS, WINDOW_BYTES // row_bytes) // self.unit)
+        self.in_a_pass = -(-self.units // most)
+        self.together = self.units // self.in_a_pass
         self._pool: ThreadPoolExecutor | None = None
         self._ahead: deque[tuple[int, Future[Simulations]]] = deque()
 
@@ -128,11 +135,6 @@ class Windows:
     def rows(self) -> int:
         """The number of rows of a window."""
         return self.unit * self.together
-
-    @property
-    def in_a_pass(self) -> int:
-        """The number of windows in which most draws, others in every pass, come once."""
-        return self.units // self.together
 
     @property
     def about(self) -> tuple[int, ...]:
