@@ -150,20 +150,9 @@ def fit_online(
     source, other, law = _streams(prior, simulator, latent)
     first = _made(source, key_first, FIRST, law)
     held_out = _made(other, key_validation, VALIDATION, law)
-    steps = min(STEPS, num_steps)
-    epochs = -(-num_steps // steps)
-    plan = Plan(
-        batch=batch_size,
-        steps=steps,
-        evaluation_batch=len(held_out),
-        max_epochs=epochs,
-        patience=epochs + 1,
-        trees=optimizer is not None,
-        select=False,
-        mesh=mesh,
-    )
+    plan = _plan(num_steps, batch_size, len(held_out), optimizer is not None, mesh)
     if optimizer is None:
-        optimizer = loop.default_optimizer(steps * epochs)
+        optimizer = loop.default_optimizer(plan.steps * plan.max_epochs)
     outcome = loop.train(
         method,
         prior.latent if latent else prior,
@@ -178,11 +167,25 @@ def fit_online(
         path,
     )
     state = outcome.state
-    used = int(np.sum(state.epoch)) * steps * batch_size
+    used = int(np.sum(state.epoch)) * plan.steps * batch_size
     missed = int(np.sum(state.invalid))
     history = loop.history(outcome, plan, (used - missed, len(held_out)), missed)
-    return loop.fitted(
-        method, prior, DataSpec.of(held_out.x, batched=True), ensemble, state, history
+    data = DataSpec.of(held_out.x, batched=True)
+    return loop.fitted(method, prior, data, ensemble, state, history)
+
+
+def _plan(num_steps: int, batch: int, held_out: int, trees: bool, mesh: Mesh | None) -> Plan:
+    steps = min(STEPS, num_steps)
+    epochs = -(-num_steps // steps)
+    return Plan(
+        batch=batch,
+        steps=steps,
+        evaluation_batch=held_out,
+        max_epochs=epochs,
+        patience=epochs + 1,
+        trees=trees,
+        select=False,
+        mesh=mesh,
     )
 
 
