@@ -100,6 +100,8 @@ def train(
             keep = functools.partial(_write, path, mark)
     if before is not None and not before.interrupted:
         return before
+    if path is not None and devices.writes(plan.mesh):
+        checkpoint.check_writable(path)
     state = devices.placed(plan.mesh, before.state if before else initial(*beginning))
     arrays = devices.placed(plan.mesh, (method, prior, validation))
     run = functools.partial(_chunk, chunk, optimizer, plan, *arrays)

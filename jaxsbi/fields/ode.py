@@ -7,10 +7,9 @@ where a narrow posterior bends the flow.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
-
-import functools
 
 import jax
 import jax.numpy as jnp
