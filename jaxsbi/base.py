@@ -362,6 +362,19 @@ class Fitted:
     history: History
 
 
+DRAWS_AT_ONCE = 65_536
+
+
+def over_draws(function: Callable[[Any], Any], draws: Any) -> Any:
+    """Apply a function to each draw of the leading axis, to so many at once that memory is bounded.
+
+    What a network makes of one draw on its way is thousands of numbers.
+    """
+    if jax.tree.leaves(draws)[0].shape[0] <= DRAWS_AT_ONCE:
+        return jax.vmap(function)(draws)
+    return jax.lax.map(function, draws, batch_size=DRAWS_AT_ONCE)
+
+
 def check_key(key: Any) -> None:
     """Raise a TypeError unless `key` is a typed PRNG key, or an array of them."""
     if not isinstance(key, jax.Array) or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):

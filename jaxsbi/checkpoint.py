@@ -64,6 +64,20 @@ def file_in(folder: Path | None, name: str) -> Path | None:
     return None if folder is None else folder / f"{name}.safetensors"
 
 
+def check_writable(path: Path) -> None:
+    """Raise an OSError unless a file can be written, before hours of work are lost by it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        disk.replace(path.with_name(f".{path.name}-probe"), b"jaxsbi" * 1000)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"checkpoint {path.parent}: expected a folder that can be written to, got: "
+            f"{error.strerror}. Make room, or pass another path",
+        ) from error
+    disk.remove_parts(path)
+
+
 def write(path: Path, fingerprint: Fingerprint, tree: Any, about: dict[str, Any]) -> None:
     """Write a pytree of arrays in one step: a process killed meanwhile leaves the older file."""
     keys, arrays = {}, {}

@@ -16,9 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from jaxsbi import checkpoint as checkpoints
-from jaxsbi import loop
+from jaxsbi import devices, loop
 from jaxsbi.base import (
     ONCE_OPTIONS,
     Array,
@@ -33,6 +34,7 @@ from jaxsbi.base import (
 from jaxsbi.priors import Prior
 from jaxsbi.splitting import repeated, split
 from jaxsbi.training import Plan, TrainState
+from jaxsbi.windows import Stored, Windows, held_out, valid
 
 MAX_EVALUATION_BATCH = 2048
 MAX_EPOCHS, PATIENCE = 200, 24
@@ -45,7 +47,7 @@ def fit(
     key: Key,
     method: Method,
     prior: Prior,
-    simulations: Simulations,
+    simulations: Simulations | Stored,
     *,
     optimizer: optax.GradientTransformation | None = None,
     batch_size: int | None = None,
@@ -57,6 +59,7 @@ def fit(
     initial: Posterior | None = None,
     capacity: int | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
+    mesh: Mesh | None = None,
     progress: bool = True,
 ) -> Fitted:
     """Train a method on simulations and return the amortized posterior.
@@ -68,7 +71,8 @@ def fit(
         key: A typed key: the same key gives the same posterior on the same machine.
         method: `jaxsbi.npe()`, `fmpe()`, `npse()`, `nle()`, `nre()`, `emulator(...)`.
         prior: The prior that the simulations were drawn from.
-        simulations: What `simulate` returned; rows of weight 0 are left out.
+        simulations: What `simulate` returned; rows of weight 0 are left out. Or a `Store`, which
+            stays on disk: see below.
         optimizer: Any Optax transformation; by default Adam with gradient clipping and a
             warmed-up cosine schedule that ends with `max_epochs`. Its steps
             are made smaller, from the best variables so far, each time a quarter of `patience`
@@ -92,45 +96,130 @@ def fit(
             bits as if nothing had happened, on the same machine with the same versions. Called
             again after its end, it returns what it has learned at once. Other arguments are an
             error; but of functions within the method only the names are compared.
+        mesh: The devices to train on, for instance `jax.sharding.Mesh(jax.devices(), ("batch",))`:
+            the rows of each step are split over its axis "batch", the members of an ensemble over
+            its axis "ensemble". Each device holds all simulations, and the result is that of one
+            device up to rounding. With several processes (`jax.distributed`), all of them call
+            with the same arguments; a checkpoint's folder is one that all of them see.
         progress: Show a progress bar.
 
     Returns:
         The posterior and the history of its training.
 
+    A store is read in windows of 131,072 draws (fewer, if these were more than 128 MB), made of
+    whole chunks in a new order in every pass, while the window before is trained on. An entry of
+    the history is one window; `max_epochs` and `patience` count passes. The last draws validate,
+    at most 16,384, and statistics of the data come from the first window.
+
     Raises:
-        TypeError: If the key is not typed, `method` is not a configured method, or `optimizer`
-            is no Optax transformation.
+        TypeError: If the key is not typed, `method` is not a configured method, `optimizer`
+            is no Optax transformation, or `mesh` no mesh.
         ValueError: If there are too few simulations, a batch is larger than the training part,
             or an option is out of its range; or if the checkpoint is damaged, or of another
             call (the message names what differs).
         FloatingPointError: If the loss becomes NaN or infinite; the message names the epoch.
     """
     loop.check_options(key, method, optimizer, ensemble)
+    mesh = devices.checked(mesh, ensemble, batch_size)
+    sizes = functools.partial(_plan, optimizer, batch_size, max_epochs, patience, method, mesh)
+    start = loop.start_from(initial, method, prior, ensemble)
+    folder = checkpoints.folder_at(checkpoint)
+    path, second = (checkpoints.file_in(folder, name) for name in ("training", "refit"))
+    keys = jax.random.split(key, ensemble or 1)
+    if not isinstance(simulations, Simulations):
+        _check_stored(simulations, prior, refit, capacity)
+        stream = (simulations, validation_fraction, jax.random.fold_in(key, 2))
+        return _fit_stored(
+            method, prior, stream, sizes, optimizer, start, progress, keys, path, ensemble
+        )
+
     rows, cut = split(simulations, validation_fraction, prior)
-    check = getattr(method, "check", None)
-    if check is not None:
-        check(simulations)
+    getattr(method, "check", lambda rows: None)(simulations)
     used = (cut, len(rows) - cut)
     num_invalid = len(simulations) - len(rows)
     if capacity is not None:
         rows, cut = repeated(rows, cut, capacity, validation_fraction)
-    held_out = len(rows) - cut
-    plan = _plan(cut, held_out, batch_size, max_epochs, patience, method)
-    plan = dataclasses.replace(plan, trees=optimizer is not None)
-    if optimizer is None:
-        optimizer = loop.default_optimizer(plan.steps * plan.max_epochs)
-    start = loop.start_from(initial, method, prior, ensemble)
-
-    folder = checkpoints.folder_at(checkpoint)
-    path, second = (checkpoints.file_in(folder, name) for name in ("training", "refit"))
-    train = functools.partial(_train, method, prior, rows, optimizer, start, progress)
-    outcome = train(plan, cut, jax.random.split(key, ensemble or 1), path)
+    plan = sizes(cut, len(rows) - cut)
+    train = functools.partial(
+        _train, method, prior, rows, _chosen(optimizer, plan), start, progress
+    )
+    outcome = train(plan, cut, keys, path)
     kept = outcome.state
     if refit and not outcome.interrupted:
         outcome, kept = _refit(train, outcome, plan, len(rows), key, second)
     history = loop.history(outcome, plan, used, num_invalid)
     data = DataSpec.of(simulations.x, batched=True)
     return loop.fitted(method, prior, data, ensemble, kept, history)
+
+
+def _check_stored(store: Stored, prior: Prior, refit: bool, capacity: int | None) -> None:
+    """Raise an error for what can't be trained on where it lies."""
+    if not hasattr(store, "simulations"):
+        raise TypeError(
+            "simulations: expected what jaxsbi.simulate returned, or a jaxsbi.Store, got "
+            f"{type(store).__name__}."
+        )
+    if refit or capacity is not None:
+        raise ValueError(
+            "refit, capacity: expected simulations in memory, got a store. Load it: "
+            "fit(…, store.simulations()), or leave them out."
+        )
+    if not loop.equal(store.proposal, prior):
+        raise ValueError(
+            "prior: expected the law that the store's parameters were drawn from, got another. "
+            "Pass prior=store.proposal."
+        )
+
+
+def _fit_stored(
+    method: Method,
+    prior: Prior,
+    stream: tuple[Stored, float, Key],
+    sizes: Callable[[int, int], Plan],
+    optimizer: optax.GradientTransformation | None,
+    start: Variables | None,
+    progress: bool,
+    keys: Array,
+    path: Path | None,
+    ensemble: int | None,
+) -> Fitted:
+    """Train on draws that stay on disk: their last part validates, the others come by windows."""
+    store, fraction, key = stream
+    latent = getattr(method, "latent", False)
+    kept = held_out(store, fraction, prior)
+    getattr(method, "check", lambda rows: None)(kept.rows)
+    cut, invalid = len(store) - kept.drawn, len(store) - store.status.get("ok", 0)
+    windows = Windows(store, prior, latent, key, cut, kept.row_bytes)
+    plan = sizes(windows.rows, len(kept.rows))
+    plan = dataclasses.replace(
+        plan,
+        max_epochs=plan.max_epochs * windows.in_a_pass,
+        patience=plan.patience * windows.in_a_pass,
+    )
+    _, validation = _parts(prior, kept.rows, latent, 0, plan.evaluation_batch)
+    first = valid(windows.read(0))
+    outcome = loop.train(
+        method,
+        prior.latent if latent else prior,
+        _chosen(optimizer, plan),
+        plan,
+        first,
+        windows,
+        validation,
+        keys,
+        start,
+        progress,
+        path,
+    )
+    history = loop.history(outcome, plan, (cut, len(kept.rows)), invalid)
+    data = DataSpec.of(kept.rows.x, batched=True)
+    return loop.fitted(method, prior, data, ensemble, outcome.state, history)
+
+
+def _chosen(
+    optimizer: optax.GradientTransformation | None, plan: Plan
+) -> optax.GradientTransformation:
+    return loop.default_optimizer(plan.steps * plan.max_epochs) if optimizer is None else optimizer
 
 
 def _train(
@@ -184,16 +273,19 @@ def _refit(
 
 
 def _plan(
-    train: int,
-    validation: int,
+    optimizer: optax.GradientTransformation | None,
     batch_size: int | None,
     max_epochs: int | None,
     patience: int | None,
     method: Method,
+    mesh: Mesh | None,
+    train: int,
+    validation: int,
 ) -> Plan:
     target = getattr(method, "steps", TARGET_STEPS)
     most = getattr(method, "epochs", MAX_EPOCHS)
     patience = max(PATIENCE, most // 9) if patience is None else patience
+    share = devices.size(mesh, devices.BATCH)
     if batch_size is not None and not 2 <= batch_size <= train:
         raise ValueError(
             f"batch_size: expected between 2 and {train} (the training part of the "
@@ -207,6 +299,7 @@ def _plan(
     if batch_size is None:
         # Small sets need many steps more than they need smooth gradients.
         batch_size = int(min(train, 64 if train < 2_000 else 128 if train < 20_000 else 256))
+        batch_size = max(1, batch_size // share) * share  # as many for each device
     if max_epochs is None:
         max_epochs = int(np.clip(target * batch_size // train, 30, most))
     batch = min(validation, MAX_EVALUATION_BATCH)
@@ -216,6 +309,8 @@ def _plan(
         evaluation_batch=batch,
         max_epochs=max_epochs,
         patience=patience,
+        trees=optimizer is not None,
+        mesh=mesh,
     )
 
 

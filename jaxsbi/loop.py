@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ import numpy as np
 import optax
 from tqdm import tqdm
 
-from jaxsbi import checkpoint
+from jaxsbi import checkpoint, devices
 from jaxsbi.base import (
     Array,
     DataSpec,
@@ -32,6 +33,7 @@ from jaxsbi.interrupt import Interrupt
 from jaxsbi.methods.ensemble import Ensemble
 from jaxsbi.priors import Prior
 from jaxsbi.training import PROGRAMS, Plan, Source, TrainState
+from jaxsbi.windows import Windows
 
 CHUNK_SECONDS = 0.5
 
@@ -57,7 +59,7 @@ def train(
     optimizer: optax.GradientTransformation,
     plan: Plan,
     rows: Simulations,
-    source: Source,
+    source: Source | Windows,
     validation: Simulations,
     keys: Array,
     start: Variables | None,
@@ -72,7 +74,7 @@ def train(
         optimizer: The Optax transformation.
         plan: Its sizes.
         rows: The simulations that statistics are taken from.
-        source: Where each step's simulations come from.
+        source: Where each step's simulations come from; of windows, each serves one epoch.
         validation: The whole validation set, in whole batches.
         keys: One for each member.
         start: The members' variables to start from; new ones if None.
@@ -86,32 +88,71 @@ def train(
     begin = time.perf_counter()
     initial, chunk = PROGRAMS[_program(plan)]
     beginning = (optimizer, plan, method, prior, rows, keys, start)
-    run = functools.partial(chunk, optimizer, plan, method, prior, source, validation)
+    devices.check_equal(plan.mesh, (method, prior, rows, validation, keys))
     before, keep = None, _keep_nothing
     if path is not None:
         like = initial.eval_shape(*beginning)
         given = {"method": method, "prior": prior, "simulations": (rows, validation), "key": keys}
-        given |= {"initial": start, "source": None if source is rows else source}
+        given |= {"initial": start, "source": None if source is rows else _about(source)}
         mark = _fingerprint(given, plan, optimizer, like)
-        before, keep = _read(path, mark, like), functools.partial(_write, path, mark)
+        before = _read(path, mark, like, plan)
+        if devices.writes(plan.mesh):
+            keep = functools.partial(_write, path, mark)
     if before is not None and not before.interrupted:
         return before
-    state = before.state if before else initial(*beginning)
-    # Zero epochs: this call only compiles.
-    state = jax.block_until_ready(run(state, jnp.int32(0)))
-    compiled = time.perf_counter()
+    if path is not None and devices.writes(plan.mesh):
+        checkpoint.check_writable(path)
+    state = devices.placed(plan.mesh, before.state if before else initial(*beginning))
+    arrays = devices.placed(plan.mesh, (method, prior, validation))
+    run = functools.partial(_chunk, chunk, optimizer, plan, *arrays)
 
     def outcome(state: TrainState, interrupted: bool) -> Outcome:
         compiling, running = compiled - begin, time.perf_counter() - compiled
         if before is not None:
             compiling, running = compiling + before.compile_seconds, running + before.run_seconds
-        return Outcome(state, compiling, running, interrupted)
+        return Outcome(devices.local(plan.mesh, state), compiling, running, interrupted)
 
-    state, interrupted = _run(run, state, plan, progress, lambda now: keep(outcome(now, True)))
+    with (
+        source
+        if isinstance(source, Windows)
+        else nullcontext(devices.placed(plan.mesh, source)) as rows_of_steps
+    ):
+        run = functools.partial(run, rows_of_steps)
+        epochs = int(np.max(state.epoch))
+        # Zero epochs: this call only compiles.
+        state = jax.block_until_ready(run(state, epochs, epochs))
+        compiled = time.perf_counter()
+        longest = 1 if isinstance(source, Windows) else plan.max_epochs
+        state, interrupted = _run(
+            run, state, plan, longest, progress, lambda now: keep(outcome(now, True))
+        )
     _check_finite(state, plan)
     ended = outcome(state, interrupted)
     keep(ended)
+    devices.gathered(plan.mesh, 0)  # no process goes on to read what is being written
     return ended
+
+
+def _chunk(
+    chunk: Any,
+    optimizer: optax.GradientTransformation,
+    plan: Plan,
+    method: Method,
+    prior: Prior,
+    validation: Simulations,
+    source: Source | Windows,
+    state: TrainState,
+    epochs: int,
+    stop: int,
+) -> TrainState:
+    """Run the epochs from `epochs` to `stop`; on windows, one at most."""
+    if isinstance(source, Windows):
+        source = source.at(epochs, plan.max_epochs, plan.mesh)
+    return chunk(optimizer, plan, method, prior, source, validation, state, np.int32(stop))
+
+
+def _about(source: Source | Windows) -> Any:
+    return source.about if isinstance(source, Windows) else source
 
 
 def _fingerprint(
@@ -132,9 +173,15 @@ def _fingerprint(
     }
 
 
-def _read(path: Path, mark: checkpoint.Fingerprint, like: TrainState) -> Outcome | None:
+def _read(path: Path, mark: checkpoint.Fingerprint, like: TrainState, plan: Plan) -> Outcome | None:
     """Return how far a training has come, or None at its beginning."""
     saved = checkpoint.read(path, mark, like)
+    found = devices.gathered(plan.mesh, -1 if saved is None else int(np.max(saved.tree.epoch)))
+    if np.any(found != found[0]):
+        raise ValueError(
+            f"checkpoint {path}: expected a folder that all processes of the mesh see, got one in "
+            f"which they find the epochs {found.tolist()} (-1 for none). Pass a shared folder."
+        )
     if saved is None:
         return None
     # Copies, for the loop over epochs writes its state over what it is given.
@@ -161,13 +208,18 @@ def _program(plan: Plan) -> str:
 
 
 def _run(
-    run: Any, state: TrainState, plan: Plan, progress: bool, keep: Callable[[TrainState], None]
+    run: Any,
+    state: TrainState,
+    plan: Plan,
+    longest: int,
+    progress: bool,
+    keep: Callable[[TrainState], None],
 ) -> tuple[TrainState, bool]:
-    """Run chunks until every member is done, or the user interrupts.
+    """Run chunks of at most `longest` epochs until every member is done, or the user interrupts.
 
     `keep` writes the state down now and then.
     """
-    epochs, done, chunk = int(np.max(state.epoch)), False, 1
+    epochs, chunk, done, interrupted = int(np.max(state.epoch)), 1, False, False
     kept = time.perf_counter()
     with (
         Interrupt() as interrupt,
@@ -175,9 +227,9 @@ def _run(
             total=plan.max_epochs, initial=epochs, desc="fit", unit="epoch", disable=not progress
         ) as bar,
     ):
-        while not done and not interrupt.seen:
+        while not done and not interrupted:
             begin = time.perf_counter()
-            state = run(state, jnp.int32(min(epochs + chunk, plan.max_epochs)))
+            state = run(state, epochs, min(epochs + chunk, plan.max_epochs))
             # One small copy per chunk is all the host ever waits for.
             now, done_now, best = jax.device_get((state.epoch, state.done, state.best_loss))
             seconds = time.perf_counter() - begin
@@ -186,11 +238,14 @@ def _run(
             done = bool(done_now.all()) or epochs >= plan.max_epochs
             bar.update(ran)
             bar.set_postfix(validation=f"{best.mean():.4f}")
-            chunk = max(1, min(plan.max_epochs, round(ran * CHUNK_SECONDS / max(seconds, 1e-3))))
+            chunk = max(1, min(longest, round(ran * CHUNK_SECONDS / max(seconds, 1e-3))))
+            # All processes run the same chunks, and stop together.
+            chunk = int(devices.gathered(plan.mesh, chunk).min())
+            interrupted = bool(devices.gathered(plan.mesh, interrupt.seen).any())
             if not done and time.perf_counter() - kept >= checkpoint.EVERY_SECONDS:
                 keep(state)
                 kept = time.perf_counter()
-    return state, interrupt.seen and not done
+    return state, interrupted and not done
 
 
 def _check_finite(state: TrainState, plan: Plan) -> None:
@@ -286,12 +341,12 @@ def start_from(
     if initial is None:
         return None
     wanted = method if ensemble is None else Ensemble(method=method, size=ensemble)
-    if not _equal(initial.method, wanted):
+    if not equal(initial.method, wanted):
         raise ValueError(
             f"initial: expected a posterior of {wanted}, got one of {initial.method}. Go on with "
             "the method and the `ensemble` it was trained with, or leave `initial` out."
         )
-    if not _equal(initial.prior, prior):
+    if not equal(initial.prior, prior):
         raise ValueError(
             "initial: expected a posterior trained under this prior, whose coordinates its network "
             "works in, got one under another. Pass `prior=initial.prior`."
@@ -300,7 +355,7 @@ def start_from(
     return jax.tree.map(jnp.copy, initial.variables if ensemble else _one(initial.variables))
 
 
-def _equal(a: Any, b: Any) -> bool:
+def equal(a: Any, b: Any) -> bool:
     """Whether two configurations have equal structure and equal arrays."""
     some, others = jax.tree.leaves(a), jax.tree.leaves(b)
     structure: Any = jax.tree.structure(a)

@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import Mesh
 
 from jaxsbi import checkpoint as checkpoints
-from jaxsbi import loop
+from jaxsbi import devices, loop
 from jaxsbi.base import (
-    Array,
     Data,
     DataSpec,
     Fitted,
@@ -28,7 +28,7 @@ from jaxsbi.base import (
 )
 from jaxsbi.priors import Prior
 from jaxsbi.simulate import all_finite, draw, report, simulator_shape
-from jaxsbi.splitting import split
+from jaxsbi.splitting import seen, split
 from jaxsbi.training import Plan, Stream
 from jaxsbi.workarounds import register_dataclass
 
@@ -69,7 +69,7 @@ class _Simulated:
     def batch(self, key: Key, n: int) -> Simulations:
         keys = jax.random.split(key, n)
         theta, x, valid = jax.vmap(lambda key: draw(self.simulator, self.prior, key))(keys)
-        return _seen(self.prior, theta, x, valid, self.latent)
+        return seen(self.prior, theta, x, valid, self.latent)
 
 
 @register_dataclass
@@ -87,7 +87,7 @@ class _Noisy:
         rows = self.signals[jax.random.randint(key_rows, (n,), 0, len(self.signals))]
         x = jax.vmap(self.noise)(jax.random.split(key_noise, n), rows.theta, rows.x)
         valid = jax.vmap(all_finite)((rows.theta, x))
-        return _seen(self.prior, rows.theta, x, valid, self.latent)
+        return seen(self.prior, rows.theta, x, valid, self.latent)
 
 
 def fit_online(
@@ -102,6 +102,7 @@ def fit_online(
     ensemble: int | None = None,
     initial: Posterior | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
+    mesh: Mesh | None = None,
     progress: bool = True,
 ) -> Fitted:
     """Train a method on new simulations in every step, made on the device within it.
@@ -122,6 +123,7 @@ def fit_online(
         ensemble: Train this many members at once.
         initial: A posterior to go on from, as for `fit`.
         checkpoint: A folder to write the training down in, as for `fit`.
+        mesh: The devices that simulate and train together, as for `fit`.
         progress: Show a progress bar.
 
     Returns:
@@ -141,26 +143,16 @@ def fit_online(
             "num_steps and batch_size: expected at least 1 and 2, got "
             f"{num_steps} and {batch_size}."
         )
+    mesh = devices.checked(mesh, ensemble, batch_size)
     path = checkpoints.file_in(checkpoints.folder_at(checkpoint), "training")
     key_first, key_validation, key_fit = jax.random.split(key, 3)
     latent = getattr(method, "latent", False)
-    source, other = _streams(prior, simulator, latent)
-    law = simulator.noise if isinstance(simulator, Signals) else simulator
+    source, other, law = _streams(prior, simulator, latent)
     first = _made(source, key_first, FIRST, law)
     held_out = _made(other, key_validation, VALIDATION, law)
-    steps = min(STEPS, num_steps)
-    epochs = -(-num_steps // steps)
-    plan = Plan(
-        batch=batch_size,
-        steps=steps,
-        evaluation_batch=len(held_out),
-        max_epochs=epochs,
-        patience=epochs + 1,
-        trees=optimizer is not None,
-        select=False,
-    )
+    plan = _plan(num_steps, batch_size, len(held_out), optimizer is not None, mesh)
     if optimizer is None:
-        optimizer = loop.default_optimizer(steps * epochs)
+        optimizer = loop.default_optimizer(plan.steps * plan.max_epochs)
     outcome = loop.train(
         method,
         prior.latent if latent else prior,
@@ -175,24 +167,41 @@ def fit_online(
         path,
     )
     state = outcome.state
-    used = int(np.sum(state.epoch)) * steps * batch_size
+    used = int(np.sum(state.epoch)) * plan.steps * batch_size
     missed = int(np.sum(state.invalid))
     history = loop.history(outcome, plan, (used - missed, len(held_out)), missed)
     data = DataSpec.of(held_out.x, batched=True)
     return loop.fitted(method, prior, data, ensemble, state, history)
 
 
-def _streams(prior: Prior, simulator: Simulator | Signals, latent: bool) -> tuple[Stream, Stream]:
-    """Return the stream to train on, and the one to validate on."""
+def _plan(num_steps: int, batch: int, held_out: int, trees: bool, mesh: Mesh | None) -> Plan:
+    steps = min(STEPS, num_steps)
+    epochs = -(-num_steps // steps)
+    return Plan(
+        batch=batch,
+        steps=steps,
+        evaluation_batch=held_out,
+        max_epochs=epochs,
+        patience=epochs + 1,
+        trees=trees,
+        select=False,
+        mesh=mesh,
+    )
+
+
+def _streams(
+    prior: Prior, simulator: Simulator | Signals, latent: bool
+) -> tuple[Stream, Stream, Simulator | Noise]:
+    """Return the stream to train on, the one to validate on, and the user's function in them."""
     if isinstance(simulator, Signals):
         rows, cut = split(simulator.simulations, HELD_OUT, prior)
         training, held_out = (
             _Noisy(prior, part, simulator.noise, latent) for part in (rows[:cut], rows[cut:])
         )
-        return training, held_out
+        return training, held_out, simulator.noise
     simulator_shape(prior, simulator)  # errors that say what is wrong
     stream = _Simulated(prior, simulator, latent)
-    return stream, stream
+    return stream, stream, simulator
 
 
 def _made(stream: Stream, key: Key, n: int, law: Simulator | Noise) -> Simulations:
@@ -205,18 +214,3 @@ def _made(stream: Stream, key: Key, n: int, law: Simulator | Noise) -> Simulatio
 @functools.partial(jax.jit, static_argnames="n")
 def _batch(stream: Stream, key: Key, n: int) -> Simulations:
     return stream.batch(key, n)
-
-
-def _seen(prior: Prior, theta: Theta, x: Data, valid: Array, latent: bool) -> Simulations:
-    """Return rows as `loss` sees them.
-
-    What is not finite has weight 0; and is zero, for 0 times the gradient of NaN is NaN.
-    """
-    if latent:
-        theta = {"z": jax.vmap(prior.to_latent)(theta)}
-
-    def clean(a: Array) -> Array:
-        return jnp.where(valid.reshape(-1, *(1,) * (a.ndim - 1)), a, jnp.zeros_like(a))
-
-    theta, x = jax.tree.map(clean, (theta, x))
-    return Simulations(theta, x, valid.astype(jnp.float32))

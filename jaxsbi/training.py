@@ -10,7 +10,9 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
+from jax.sharding import Mesh
 
+from jaxsbi import devices
 from jaxsbi.base import (
     CPU_OPTIONS,
     LONG_OPTIONS,
@@ -44,6 +46,7 @@ class Plan:
         trees: Whether the optimizer must see parameters by name: the user's may treat them
             differently. The default one sees a vector: one operation instead of one per array.
         select: Whether the best epoch is kept, and training stops by it; otherwise the last is.
+        mesh: The devices that share the work, if there are several (`jaxsbi.devices`).
     """
 
     batch: int
@@ -53,6 +56,7 @@ class Plan:
     patience: int
     trees: bool = False
     select: bool = True
+    mesh: Mesh | None = None
 
     @property
     def rows(self) -> int:
@@ -141,7 +145,7 @@ def _initial_state(
         )
         return jax.tree.map(_strong, state)
 
-    return over_members(one, (keys, start))
+    return over_members(one, (keys, start), None)
 
 
 def _strong(a: Array) -> Array:
@@ -176,7 +180,7 @@ def _train_chunk(
             state,
         )
 
-    return over_members(one, state)
+    return over_members(one, state, plan.mesh)
 
 
 train_chunk = jax.jit(_train_chunk, static_argnums=(0, 1), donate_argnums=6)
@@ -194,16 +198,18 @@ PROGRAMS = {
 """How to start a training, and how to go on with it."""
 
 
-def over_members(function: Any, state: Any) -> Any:
+def over_members(function: Any, state: Any, mesh: Mesh | None) -> Any:
     """Apply a function to each member of the leading axis.
 
     One member is not vmapped: a matrix product with a batch axis of size one is several times
     slower on CPUs than a plain one.
     """
     if jax.tree.leaves(state)[0].shape[0] > 1:
-        return jax.vmap(function)(state)
+        axis = devices.ENSEMBLE
+        over = jax.vmap(function, spmd_axis_name=axis if devices.size(mesh, axis) > 1 else None)
+        return devices.on_all(mesh, over(devices.split(mesh, axis, state)))
     single = function(jax.tree.map(lambda a: a[0], state))
-    return jax.tree.map(lambda a: a[None], single)
+    return devices.on_all(mesh, jax.tree.map(lambda a: a[None], single))
 
 
 def _epoch(
@@ -233,7 +239,7 @@ def _epoch(
     def step(carry: Any, each: tuple[Array, Key]) -> tuple[Any, tuple[Array, Array]]:
         params, average, optimizer_state = carry
         row, key = each
-        batch = take(row)
+        batch = devices.split(plan.mesh, devices.BATCH, take(row))
         loss, gradient = jax.value_and_grad(objective)(params, key, batch)
         updates, optimizer_state = update(gradient, optimizer_state, params)
         params = params + state.step_scale * updates
@@ -295,6 +301,7 @@ def _evaluate(
 
     def add(total: Array, each: tuple[Simulations, Key]) -> tuple[Array, None]:
         batch, key = each
+        batch = devices.split(plan.mesh, devices.BATCH, batch)
         loss = method.loss(variables, prior, key, batch)
         # where, not a product: a padded row's loss may be infinite.
         return total + jnp.sum(jnp.where(batch.weight > 0, loss * batch.weight, 0.0)), None

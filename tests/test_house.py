@@ -13,13 +13,13 @@ MAX_FUNCTION_LINES = 60
 # Imports go one way: a room may import its own group and the groups before it.
 GROUPS = (
     ("workarounds",),
-    ("base", "disk", "fingerprint", "interop", "interrupt"),
+    ("base", "devices", "disk", "fingerprint", "interop", "interrupt"),
     ("checkpoint",),
     ("latent", "priors", "recentred", "simulate", "draws"),
     ("networks", "densities", "fields", "samplers", "noise", "tasks", "transforms"),
     ("methods",),
-    ("splitting", "training", "loop", "online", "fit", "marginals", "importance", "emulators"),
-    ("abc", "sequential", "comparison", "saving", "external", "store", "reading"),
+    ("splitting", "training", "windows", "loop", "online", "fit", "marginals", "importance"),
+    ("emulators", "abc", "sequential", "comparison", "saving", "external", "store", "reading"),
     ("diagnostics", "plots"),
 )
 RANK = {room: rank for rank, group in enumerate(GROUPS) for room in group}

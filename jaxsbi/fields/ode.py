@@ -7,13 +7,14 @@ where a narrow posterior bends the flow.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxsbi.base import Array, Key, configuration
+from jaxsbi.base import Array, Key, configuration, over_draws
 from jaxsbi.fields.paths import log_ratio
 
 Rotation = Callable[[Array, Array], Array]
@@ -119,11 +120,9 @@ class ODE:
         return self._solve(slope, 0.0, 1.0, self.steps, start, at)[0]
 
     def _slope(self, rotation: Rotation, widest: Array) -> Any:
-        many = jax.vmap(rotation, (None, 0))
-
         def slope(s: Array, u: Array, _: Any) -> Array:
             angle, rate = angle_at(s, widest, self.power)
-            return -rate * many(noise_at(angle), u)
+            return -rate * over_draws(functools.partial(rotation, noise_at(angle)), u)
 
         return slope
 

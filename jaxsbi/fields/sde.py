@@ -14,10 +14,12 @@ al. 2020, arXiv:2006.11239), which converges to the reverse diffusion; with 0 a 
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
-from jaxsbi.base import Array, Key, configuration
+from jaxsbi.base import Array, Key, configuration, over_draws
 from jaxsbi.fields.ode import ODE, FieldInfo, Rotation, angle_at, noise_at
 
 
@@ -81,13 +83,12 @@ class SDE:
         """Return draws `(n, dim)`, and if it is wanted each step `(steps + 1, n, dim)`."""
         key_start, key_steps = jax.random.split(key)
         start = jax.random.normal(key_start, (n, dim), widest.dtype)
-        many = jax.vmap(rotation, (None, 0))
         s = jnp.linspace(0.0, 1.0, self.steps + 1, dtype=widest.dtype)
         angles = angle_at(s, widest, self.power)[0]
 
         def step(u: Array, each: tuple[Key, Array, Array]) -> tuple[Array, Array | None]:
             key, phi, psi = each
-            F = many(noise_at(phi), u)
+            F = over_draws(functools.partial(rotation, noise_at(phi)), u)
             z, e = jnp.cos(phi) * u + jnp.sin(phi) * F, jnp.sin(phi) * u - jnp.cos(phi) * F
             # 1 - (cos(phi) / cos(psi))², without the difference of two numbers close to one.
             lost = jnp.sin(phi - psi) * jnp.sin(phi + psi) / jnp.cos(psi) ** 2

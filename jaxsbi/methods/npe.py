@@ -17,6 +17,7 @@ from jaxsbi.base import (
     Theta,
     Variables,
     configuration,
+    over_draws,
 )
 from jaxsbi.densities import SplineCoupling
 from jaxsbi.methods.features import init_context, read_context
@@ -88,7 +89,7 @@ class NPE:
                 log_prob = log_prob + log_det
             return prior.from_latent(z), log_prob - prior.log_abs_det_jacobian(z)
 
-        draws, log_prob = jax.vmap(one)(jax.random.split(key, n))
+        draws, log_prob = over_draws(one, jax.random.split(key, n))
         return draws, DirectInfo(log_prob)
 
     def log_prob(self, variables: Variables, prior: Prior, theta: Theta, x: Data) -> Array:

@@ -103,9 +103,11 @@ def read(
     except Exception as error:  # whatever a file holds
         raise ValueError(f"{group}: expected a store's Zarr group, got: {error!r}.") from error
     if found.get("format") != FORMAT or major != VERSION[0]:
+        newer = isinstance(major, int) and major > VERSION[0]
         raise ValueError(
             f"{group}: expected format {FORMAT!r} {VERSION[0]}, got {found.get('format')!r} "
-            f"{major}.{minor}. Upgrade jaxsbi."
+            f"{major}.{minor}. "
+            f"{'Upgrade jaxsbi' if newer else 'Read it with the version of jaxsbi that made it'}."
         )
     try:
         law = _prior(found["prior"], prior, "prior")

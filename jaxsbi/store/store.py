@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from jaxsbi.base import Array, Data, Key, Simulations, Simulator, Theta, check_key
-from jaxsbi.draws import STATUSES, Block, Record, count, draw_key
+from jaxsbi.draws import STATUSES, Block, Record, draw_key
 from jaxsbi.external import results
 from jaxsbi.external.results import Template
 from jaxsbi.external.simulate import Run, blocks
@@ -310,7 +310,8 @@ class Store:
     def status(self) -> dict[str, int]:
         """The number of draws of each status that occurs."""
         n = len(self)
-        return count(np.array(STATUSES)[self._arrays.read("status", 0, n)]) if n else {}
+        found = np.bincount(self._arrays.read("status", 0, n)).tolist() if n else []
+        return {name: number for name, number in zip(STATUSES, found, strict=False) if number}
 
     def _range(self, rows: slice) -> tuple[int, int]:
         start, stop, step = rows.indices(len(self))
