@@ -3,6 +3,7 @@
 from jaxsbi import (
     abc,
     base,
+    compression,
     densities,
     diagnostics,
     fields,
@@ -28,7 +29,7 @@ from jaxsbi.methods import emulator, fmpe, joint, nle, npe, npse, nre
 from jaxsbi.online import Signals, fit_online
 from jaxsbi.priors import Prior
 from jaxsbi.saving import load, save
-from jaxsbi.simulate import simulate
+from jaxsbi.simulate import simulate, simulate_scored
 from jaxsbi.store import Store
 from jaxsbi.workarounds import disable_ynn_fusion
 
@@ -51,6 +52,7 @@ __all__ = [
     "check",
     "command",
     "compare",
+    "compression",
     "densities",
     "diagnostics",
     "emulator",
@@ -76,6 +78,7 @@ __all__ = [
     "sequential",
     "simulate",
     "simulate_external",
+    "simulate_scored",
     "tasks",
     "to_arviz",
 ]

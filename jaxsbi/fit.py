@@ -31,7 +31,7 @@ from jaxsbi.base import (
     Variables,
 )
 from jaxsbi.priors import Prior
-from jaxsbi.splitting import repeated, split
+from jaxsbi.splitting import repeated, seen, split
 from jaxsbi.training import Plan, TrainState
 
 MAX_EVALUATION_BATCH = 2048
@@ -141,11 +141,10 @@ def _train(
     path: Path | None,
 ) -> loop.Outcome:
     """Run one training on the first `cut` rows."""
-    latent = getattr(method, "latent", False)
-    training, validation = _parts(prior, rows, latent, cut, plan.evaluation_batch)
-    seen = prior.latent if latent else prior
+    training, validation = _parts(method, prior, rows, cut, plan.evaluation_batch)
+    by = prior.latent if getattr(method, "latent", False) else prior
     return loop.train(
-        method, seen, optimizer, plan, training, training, validation, keys, start, progress, path
+        method, by, optimizer, plan, training, training, validation, keys, start, progress, path
     )
 
 
@@ -211,19 +210,15 @@ def _plan(
     )
 
 
-@functools.partial(
-    jax.jit, static_argnames=("latent", "cut", "batch"), compiler_options=ONCE_OPTIONS
-)
+@functools.partial(jax.jit, static_argnames=("cut", "batch"), compiler_options=ONCE_OPTIONS)
 def _parts(
-    prior: Prior, rows: Simulations, latent: bool, cut: int, batch: int
+    method: Method, prior: Prior, rows: Simulations, cut: int, batch: int
 ) -> tuple[Simulations, Simulations]:
     """Return the training part and the validation part, as the method's `loss` will see them.
 
     The validation part is padded to whole batches with copies of its first row, of weight 0.
     """
-    if latent:
-        z = jax.vmap(prior.to_latent)(rows.theta)
-        rows = Simulations({"z": z}, rows.x, rows.weight)
+    rows = seen(method, prior, rows)
     training, validation = rows[:cut], rows[-batch:] if cut == len(rows) else rows[cut:]
     missing = -len(validation) % batch
 
@@ -232,4 +227,4 @@ def _parts(
 
     padded = jax.tree.map(pad, validation)
     weight = jnp.concatenate([validation.weight, jnp.zeros(missing, rows.weight.dtype)])
-    return training, Simulations(padded.theta, padded.x, weight)
+    return training, dataclasses.replace(padded, weight=weight)

@@ -28,7 +28,7 @@ from jaxsbi.base import (
 )
 from jaxsbi.priors import Prior
 from jaxsbi.simulate import all_finite, draw, report, simulator_shape
-from jaxsbi.splitting import split
+from jaxsbi.splitting import seen, split
 from jaxsbi.training import Plan, Stream
 from jaxsbi.workarounds import register_dataclass
 
@@ -62,14 +62,17 @@ class Signals:
 class _Simulated:
     """A stream from the prior and a simulator."""
 
+    method: Method
     prior: Prior
     simulator: Simulator = dataclasses.field(metadata={"static": True})
-    latent: bool = dataclasses.field(metadata={"static": True})
 
-    def batch(self, key: Key, n: int) -> Simulations:
+    def draws(self, key: Key, n: int) -> Simulations:
         keys = jax.random.split(key, n)
         theta, x, valid = jax.vmap(lambda key: draw(self.simulator, self.prior, key))(keys)
-        return _seen(self.prior, theta, x, valid, self.latent)
+        return Simulations(theta, x, valid.astype(jnp.float32))
+
+    def batch(self, key: Key, n: int) -> Simulations:
+        return _clean(seen(self.method, self.prior, self.draws(key, n)))
 
 
 @register_dataclass
@@ -77,17 +80,23 @@ class _Simulated:
 class _Noisy:
     """A stream of stored signals with new noise."""
 
+    method: Method
     prior: Prior
     signals: Simulations
     noise: Noise = dataclasses.field(metadata={"static": True})
-    latent: bool = dataclasses.field(metadata={"static": True})
 
-    def batch(self, key: Key, n: int) -> Simulations:
+    def draws(self, key: Key, n: int) -> Simulations:
         key_rows, key_noise = jax.random.split(key)
         rows = self.signals[jax.random.randint(key_rows, (n,), 0, len(self.signals))]
         x = jax.vmap(self.noise)(jax.random.split(key_noise, n), rows.theta, rows.x)
         valid = jax.vmap(all_finite)((rows.theta, x))
-        return _seen(self.prior, rows.theta, x, valid, self.latent)
+        return Simulations(rows.theta, x, valid.astype(jnp.float32))
+
+    def batch(self, key: Key, n: int) -> Simulations:
+        return _clean(seen(self.method, self.prior, self.draws(key, n)))
+
+
+_Stream = _Simulated | _Noisy
 
 
 def fit_online(
@@ -143,8 +152,7 @@ def fit_online(
         )
     path = checkpoints.file_in(checkpoints.folder_at(checkpoint), "training")
     key_first, key_validation, key_fit = jax.random.split(key, 3)
-    latent = getattr(method, "latent", False)
-    source, other = _streams(prior, simulator, latent)
+    source, other = _streams(method, prior, simulator)
     law = simulator.noise if isinstance(simulator, Signals) else simulator
     first = _made(source, key_first, FIRST, law)
     held_out = _made(other, key_validation, VALIDATION, law)
@@ -163,7 +171,7 @@ def fit_online(
         optimizer = loop.default_optimizer(steps * epochs)
     outcome = loop.train(
         method,
-        prior.latent if latent else prior,
+        prior.latent if getattr(method, "latent", False) else prior,
         optimizer,
         plan,
         first,
@@ -178,20 +186,22 @@ def fit_online(
     used = int(np.sum(state.epoch)) * steps * batch_size
     missed = int(np.sum(state.invalid))
     history = loop.history(outcome, plan, (used - missed, len(held_out)), missed)
-    data = DataSpec.of(held_out.x, batched=True)
+    data = DataSpec.of(jax.eval_shape(lambda k: source.draws(k, 1).x, key), batched=True)
     return loop.fitted(method, prior, data, ensemble, state, history)
 
 
-def _streams(prior: Prior, simulator: Simulator | Signals, latent: bool) -> tuple[Stream, Stream]:
+def _streams(
+    method: Method, prior: Prior, simulator: Simulator | Signals
+) -> tuple[_Stream, _Stream]:
     """Return the stream to train on, and the one to validate on."""
     if isinstance(simulator, Signals):
         rows, cut = split(simulator.simulations, HELD_OUT, prior)
         training, held_out = (
-            _Noisy(prior, part, simulator.noise, latent) for part in (rows[:cut], rows[cut:])
+            _Noisy(method, prior, part, simulator.noise) for part in (rows[:cut], rows[cut:])
         )
         return training, held_out
     simulator_shape(prior, simulator)  # errors that say what is wrong
-    stream = _Simulated(prior, simulator, latent)
+    stream = _Simulated(method, prior, simulator)
     return stream, stream
 
 
@@ -207,16 +217,11 @@ def _batch(stream: Stream, key: Key, n: int) -> Simulations:
     return stream.batch(key, n)
 
 
-def _seen(prior: Prior, theta: Theta, x: Data, valid: Array, latent: bool) -> Simulations:
-    """Return rows as `loss` sees them.
-
-    What is not finite has weight 0; and is zero, for 0 times the gradient of NaN is NaN.
-    """
-    if latent:
-        theta = {"z": jax.vmap(prior.to_latent)(theta)}
+def _clean(rows: Simulations) -> Simulations:
+    """Return rows that are zero where the weight is: 0 times the gradient of NaN is NaN."""
+    valid = rows.weight > 0
 
     def clean(a: Array) -> Array:
         return jnp.where(valid.reshape(-1, *(1,) * (a.ndim - 1)), a, jnp.zeros_like(a))
 
-    theta, x = jax.tree.map(clean, (theta, x))
-    return Simulations(theta, x, valid.astype(jnp.float32))
+    return jax.tree.map(clean, rows)

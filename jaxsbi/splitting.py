@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxsbi.base import Simulations
 from jaxsbi.priors import Prior
+
+PREPARED = 256
+"""Data sets that a fixed summary reads at once."""
 
 
 def split(simulations: Simulations, fraction: float, prior: Prior) -> tuple[Simulations, int]:
@@ -55,7 +61,24 @@ def repeated(
     taken = _taken(rows, np.concatenate([training, cut + validation]))
     weight = np.array(taken.weight)
     weight[capacity - held_out + len(rows) - cut :] = 0.0
-    return Simulations(taken.theta, taken.x, jnp.asarray(weight)), capacity - held_out
+    return dataclasses.replace(taken, weight=jnp.asarray(weight)), capacity - held_out
+
+
+def seen(method: Any, prior: Prior, rows: Simulations) -> Simulations:
+    """Return simulations as the method's `init` and `loss` see them (`base.Method`)."""
+    if getattr(method, "latent", False):
+        z = {"z": jax.vmap(prior.to_latent)(rows.theta)}
+        score = rows.score
+        if score is not None:
+            likelihood = jax.vmap(lambda z, s: jax.vjp(prior.from_latent, z)[1](s)[0])
+            score = {"likelihood": likelihood(z["z"], score)}
+            base = jax.vmap(jax.grad(prior.latent_log_prob))(z["z"])
+            score["posterior"] = score["likelihood"] + base
+        rows = dataclasses.replace(rows, theta=z, score=score)
+    prepare = getattr(method, "prepare", None)
+    if prepare is not None:
+        rows = dataclasses.replace(rows, x=jax.lax.map(prepare, rows.x, batch_size=PREPARED))
+    return rows
 
 
 def _check_theta(simulations: Simulations, prior: Prior) -> None:

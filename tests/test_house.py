@@ -19,7 +19,7 @@ GROUPS = (
     ("networks", "densities", "fields", "samplers", "noise", "tasks"),
     ("methods",),
     ("splitting", "training", "loop", "online", "fit", "marginals", "importance"),
-    ("abc", "sequential", "comparison", "saving", "external", "store"),
+    ("abc", "compression", "sequential", "comparison", "saving", "external", "store"),
     ("diagnostics", "plots"),
 )
 RANK = {room: rank for rank, group in enumerate(GROUPS) for room in group}

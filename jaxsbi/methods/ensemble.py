@@ -78,6 +78,6 @@ class Ensemble:
 
     def __getattr__(self, name: str) -> Any:
         """Offer `with_prior` where the members have it."""
-        if name == "with_prior" and hasattr(type(self.method), "with_prior"):
+        if name == "with_prior" and hasattr(self.method, "with_prior"):
             return lambda new: dataclasses.replace(self, method=self.method.with_prior(new))
         raise AttributeError(name)
