@@ -32,10 +32,10 @@ import numpyro.distributions as dist
 import jaxsbi
 from benchmarks import plan
 from benchmarks.environment import environment
+from jaxsbi import tasks
 from jaxsbi.base import Array, Data, Key, Theta
 from jaxsbi.densities import MaskedAutoregressive
 from jaxsbi.diagnostics import mutual_information
-from jaxsbi.tasks import slcp
 
 POINTS, SPREAD, ERROR_X, ERROR_Y = 10, 1.0, 0.5, 0.25
 TESTED = 1_000
@@ -76,7 +76,7 @@ def line() -> Problem:
 
 def simple_likelihood() -> Problem:
     """Return the task slcp, which has no latents."""
-    task = slcp()
+    task = tasks.get("slcp")
     return Problem(
         task.prior,
         lambda key, theta: (task.simulator(key, theta), ()),

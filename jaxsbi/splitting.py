@@ -88,9 +88,13 @@ def _check_theta(simulations: Simulations, prior: Prior) -> None:
             f"simulations.theta: expected the prior's parameters {prior.shapes}, got {shapes}. "
             "Pass the prior that the simulations were drawn from."
         )
-    rows = {jnp.shape(a)[0] for a in jax.tree.leaves(simulations)}
-    if len(rows) > 1:
+    leaves = jax.tree.leaves(simulations)
+    ragged = any(isinstance(a, np.ndarray) and a.dtype.hasobject for a in leaves)
+    rows = set() if ragged else {jnp.shape(a)[0] for a in leaves}
+    if ragged or len(rows) > 1:
+        got = "an array of objects" if ragged else sorted(rows)
         raise ValueError(
             "simulations: expected the same number of rows in theta, x and weight, got "
-            f"{sorted(rows)}. Every leaf has a leading axis of simulations."
+            f"{got}. Every leaf has a leading axis of simulations; data sets of several sizes are "
+            "padded to one, with a mask: jaxsbi.networks.pad(list_of_arrays)."
         )

@@ -64,9 +64,7 @@ def score(log_likelihood: Callable[[Theta, Data], Array], theta: Theta) -> Score
     )
 
 
-def gaussian_score(
-    mean: Callable[[Theta], Data], covariance: Array, theta: Theta
-) -> GaussianScore:
+def gaussian_score(mean: Callable[[Theta], Data], covariance: Array, theta: Theta) -> GaussianScore:
     """Return the score Jᵀ C⁻¹ (x - mean) of a differentiable mean in Gaussian noise.
 
     J is the mean's derivative by theta (`jax.jacfwd`). The covariance does not depend on theta.
@@ -96,6 +94,4 @@ def gaussian_score(
             )
         return GaussianScore(mean=centre, slopes=jacobian / covariance[:, None])
     factor = gaussian(covariance).cholesky
-    return GaussianScore(
-        mean=centre, slopes=jax.scipy.linalg.cho_solve((factor, True), jacobian)
-    )
+    return GaussianScore(mean=centre, slopes=jax.scipy.linalg.cho_solve((factor, True), jacobian))

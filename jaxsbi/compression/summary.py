@@ -128,4 +128,3 @@ def tuned(
         "statistics": {**variables["statistics"], **summary.statistics},
     }
     return Posterior(variables, prior, method, DataSpec.of(simulations.x, batched=True))
-

@@ -11,7 +11,17 @@ import flax.linen as nn
 import numpyro.distributions as dist
 from numpyro.distributions import constraints, transforms
 
-from jaxsbi import abc, compression, densities, fields, methods, networks, noise, samplers, sequential
+from jaxsbi import (
+    abc,
+    compression,
+    densities,
+    fields,
+    methods,
+    networks,
+    noise,
+    samplers,
+    sequential,
+)
 from jaxsbi.base import History
 from jaxsbi.latent import Route
 from jaxsbi.priors import Prior

@@ -49,7 +49,7 @@ def simulations():
 @pytest.fixture(scope="module")
 def regressed(simulations):
     method = compression.regression(LINEAR)
-    # A linear network: long trainings take a second.
+    # Its training takes a second.
     return jaxsbi.fit(
         jax.random.key(11), method, PRIOR, simulations, batch_size=64, max_epochs=150,
         progress=False,
@@ -80,9 +80,7 @@ def test_scores_of_a_gaussian_are_the_sufficient_statistics():
     variances = NOISE**2 * jnp.ones(10)
     for covariance in (variances, jnp.diag(variances)):
         linear = compression.gaussian_score(signal, covariance, THETA)
-        np.testing.assert_allclose(
-            jax.vmap(linear)(x), jax.vmap(general)(x), rtol=1e-4, atol=1e-3
-        )
+        np.testing.assert_allclose(jax.vmap(linear)(x), jax.vmap(general)(x), rtol=1e-4, atol=1e-3)
 
 
 def test_imnn_keeps_the_fisher_information():
@@ -135,8 +133,7 @@ def test_padded_rows_say_nothing_to_objectives_of_a_batch(contrasted):
         kept = Simulations(rows.theta, rows.x, weight)
         padded = Simulations(rows.theta, broken, weight)
         losses = [
-            method.loss(variables, PRIOR, jax.random.key(1), batch)[:6]
-            for batch in (kept, padded)
+            method.loss(variables, PRIOR, jax.random.key(1), batch)[:6] for batch in (kept, padded)
         ]
         np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
 

@@ -67,29 +67,29 @@ def test_scores_come_into_latent_coordinates():
 
 ROADS = {
     "npe": lambda score: jaxsbi.npe(density=Gaussian(hidden=16), score=score),
-    "nle": lambda score: jaxsbi.nle(
-        density=MaskedAutoregressive(layers=1, hidden=16), score=score
-    ),
+    "nle": lambda score: jaxsbi.nle(density=MaskedAutoregressive(layers=1, hidden=16), score=score),
     "nre": lambda score: jaxsbi.nre(classifier=MLP(16, 16), score=score),
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ROADS)
 def test_with_scores_the_learned_score_is_nearer_to_the_true_one(name):
-    rows, fresh = scored(2, 100), scored(3, 500)
-    inner = np.abs(np.asarray(fresh.x[:, 0])) < 1.0  # the prior's edges do not matter there
+    rows, fresh = scored(2, 200), scored(3, 1_000)
+    x, theta = fresh.x[:, 0], fresh.theta["theta"]
+    truth = (x - theta) / TOTAL
+    inner = np.asarray(jnp.abs(theta) < 1.5)  # the prior's edges are hard for a Gaussian
     errors = {}
-    for weight in (0.0, 5.0):
+    for weight in (0.0, 1.0):
         fitted = jaxsbi.fit(
-            jax.random.key(4), ROADS[name](weight), PRIOR, rows, max_epochs=60, progress=False
-        )
+            jax.random.key(4), ROADS[name](weight), PRIOR, rows, batch_size=16, max_epochs=150,
+            progress=False,
+        )  # fmt: skip
         gradient = jax.grad(lambda t, x, p=fitted.posterior: p.log_prob({"theta": t}, x))
-        found = jax.vmap(gradient)(fresh.theta["theta"], fresh.x)
-        truth = (fresh.x[:, 0] - fresh.theta["theta"]) / TOTAL
-        errors[weight] = float(np.mean((found - truth)[inner] ** 2))
-    # A hundred simulations alone leave errors of the order of the scores, 1 / TOTAL.
-    assert errors[5.0] < 0.7 * errors[0.0]
-    assert errors[5.0] < 0.3 / TOTAL
+        errors[weight] = float(np.mean((jax.vmap(gradient)(theta, fresh.x) - truth)[inner] ** 2))
+    print(name, errors)
+    assert errors[1.0] < 0.8 * errors[0.0]
+    assert errors[1.0] < 0.5 / TOTAL  # the mean square of the true scores is 1 / TOTAL
 
 
 @pytest.mark.parametrize("name", ROADS)
