@@ -39,6 +39,11 @@ DENSITY = GaussianMixture(components=4, hidden=32)
 OBJECTIVES = ("joint", "ratio", "regression", "contrast", "imnn", "score")
 
 
+def make_prior() -> jaxsbi.Prior:
+    """Return the prior of place and strength."""
+    return jaxsbi.Prior(place=dist.Uniform(LOW[0], HIGH[0]), strength=dist.Uniform(LOW[1], HIGH[1]))
+
+
 def signal(theta: Theta) -> Array:
     """Return the spectrum without noise, shape `(32,)`."""
     axis = jnp.linspace(-1.0, 1.0, CHANNELS)
@@ -95,9 +100,7 @@ def main() -> None:
     options = parser.parse_args()
     plan.known("objective", options.objectives, list(OBJECTIVES))
     keys = jax.random.split(jax.random.key(options.seed), 4)
-    prior = jaxsbi.Prior(
-        place=dist.Uniform(LOW[0], HIGH[0]), strength=dist.Uniform(LOW[1], HIGH[1])
-    )
+    prior = make_prior()
     rows = jaxsbi.simulate(keys[0], prior, simulator, options.simulations, progress=False)
     fresh = jaxsbi.simulate(keys[1], prior, simulator, TESTED, progress=False)
     exact = exact_information(fresh)

@@ -12,8 +12,9 @@ from jaxsbi.networks import MLP
 from jaxsbi.splitting import seen
 
 # x = theta + hidden + noise: given theta and x, hidden is normal, so the likelihood is known.
-HIDDEN, NOISE = 0.6, 0.4
-PRIOR = jaxsbi.Prior(theta=dist.Uniform(-2.0, 2.0))
+HIDDEN, NOISE = 0.3, 0.6
+PRIOR = jaxsbi.Prior(theta=dist.Normal(0.0, 1.5))
+BOUNDED = jaxsbi.Prior(theta=dist.Uniform(-2.0, 2.0))
 TOTAL = HIDDEN**2 + NOISE**2
 
 
@@ -27,9 +28,9 @@ def log_joint(theta, x, hidden):
     return -0.5 * ((x[0] - theta["theta"] - hidden) / NOISE) ** 2
 
 
-def scored(seed, n):
+def scored(seed, n, prior=PRIOR):
     return jaxsbi.simulate_scored(
-        jax.random.key(seed), PRIOR, simulator, log_joint, n, progress=False
+        jax.random.key(seed), prior, simulator, log_joint, n, progress=False
     )
 
 
@@ -43,16 +44,16 @@ def test_the_joint_scores_mean_is_the_score():
     x, score = np.asarray(rows.x[:, 0] - rows.theta["theta"]), np.asarray(rows.score["theta"])
     slope, error = x @ score / (x @ x), np.std(score) / np.sqrt(x @ x)
     assert abs(slope - 1 / TOTAL) < 4 * error
-    assert np.var(score - slope * x) > 0.5 * np.var(score)  # the hidden number's share
+    assert np.var(score - slope * x) > 0.1 * np.var(score)
 
 
 def test_scores_come_into_latent_coordinates():
-    rows = scored(1, 50)
-    latent = seen(jaxsbi.npe(), PRIOR, rows)
+    rows = scored(1, 50, BOUNDED)
+    latent = seen(jaxsbi.npe(), BOUNDED, rows)
 
     def both(z, x, hidden):
-        likelihood = log_joint(PRIOR.from_latent(z), x, hidden)
-        return likelihood, likelihood + PRIOR.latent_log_prob(z)
+        likelihood = log_joint(BOUNDED.from_latent(z), x, hidden)
+        return likelihood, likelihood + BOUNDED.latent_log_prob(z)
 
     def expected(z, x, theta, score):
         hidden = x[0] - theta - NOISE**2 * score
@@ -66,7 +67,10 @@ def test_scores_come_into_latent_coordinates():
 
 
 ROADS = {
-    "npe": lambda score: jaxsbi.npe(density=Gaussian(hidden=16), score=score),
+    # A network as the summary: without one this problem is solved before training.
+    "npe": lambda score: jaxsbi.npe(
+        density=Gaussian(hidden=16), summary=MLP(16, out=4), score=score
+    ),
     "nle": lambda score: jaxsbi.nle(density=MaskedAutoregressive(layers=1, hidden=16), score=score),
     "nre": lambda score: jaxsbi.nre(classifier=MLP(16, 16), score=score),
 }
@@ -78,18 +82,18 @@ def test_with_scores_the_learned_score_is_nearer_to_the_true_one(name):
     rows, fresh = scored(2, 200), scored(3, 1_000)
     x, theta = fresh.x[:, 0], fresh.theta["theta"]
     truth = (x - theta) / TOTAL
-    inner = np.asarray(jnp.abs(theta) < 1.5)  # the prior's edges are hard for a Gaussian
     errors = {}
-    for weight in (0.0, 1.0):
+    for weight in (0.0, 5.0):
         fitted = jaxsbi.fit(
             jax.random.key(4), ROADS[name](weight), PRIOR, rows, batch_size=16, max_epochs=150,
             progress=False,
         )  # fmt: skip
         gradient = jax.grad(lambda t, x, p=fitted.posterior: p.log_prob({"theta": t}, x))
-        errors[weight] = float(np.mean((jax.vmap(gradient)(theta, fresh.x) - truth)[inner] ** 2))
+        found = jax.vmap(gradient)(theta, fresh.x) + theta / 1.5**2  # the prior's own
+        errors[weight] = float(jnp.mean((found - truth) ** 2))
     print(name, errors)
-    assert errors[1.0] < 0.8 * errors[0.0]
-    assert errors[1.0] < 0.5 / TOTAL  # the mean square of the true scores is 1 / TOTAL
+    assert errors[5.0] < 0.8 * errors[0.0]
+    assert errors[5.0] < 0.5 / TOTAL  # the mean square of the true scores is 1 / TOTAL
 
 
 @pytest.mark.parametrize("name", ROADS)
