@@ -93,7 +93,9 @@ def timed(
     rows = history.num_simulations[0]
     if where == "store":
         key = jax.random.key(0)
-        parts = windows.Windows(store, store.prior, False, key, rows, _row_bytes(store))
+        parts = windows.Windows(
+            store, fitted.posterior.method, store.prior, key, rows, _row_bytes(store)
+        )
         rows = parts.rows * parts.in_a_pass
     return {
         "seconds_per_million": round(1e6 * history.run_seconds / rows, 3),

@@ -3,6 +3,7 @@
 from jaxsbi import (
     abc,
     base,
+    compression,
     densities,
     diagnostics,
     emulators,
@@ -32,7 +33,7 @@ from jaxsbi.online import Signals, fit_online
 from jaxsbi.priors import Prior
 from jaxsbi.reading import from_arrays, read_hdf5
 from jaxsbi.saving import load, save
-from jaxsbi.simulate import simulate
+from jaxsbi.simulate import simulate, simulate_scored
 from jaxsbi.store import Store
 from jaxsbi.workarounds import disable_ynn_fusion
 
@@ -56,6 +57,7 @@ __all__ = [
     "check",
     "command",
     "compare",
+    "compression",
     "densities",
     "diagnostics",
     "emulate",
@@ -87,6 +89,7 @@ __all__ = [
     "sequential",
     "simulate",
     "simulate_external",
+    "simulate_scored",
     "tasks",
     "to_arviz",
     "transforms",

@@ -32,7 +32,7 @@ from jaxsbi.base import (
     Variables,
 )
 from jaxsbi.priors import Prior
-from jaxsbi.splitting import repeated, split
+from jaxsbi.splitting import repeated, seen, split
 from jaxsbi.training import Plan, TrainState
 from jaxsbi.windows import Stored, Windows, held_out, valid
 
@@ -185,22 +185,21 @@ def _fit_stored(
 ) -> Fitted:
     """Train on draws that stay on disk: their last part validates, the others come by windows."""
     store, fraction, key = stream
-    latent = getattr(method, "latent", False)
     kept = held_out(store, fraction, prior)
     getattr(method, "check", lambda rows: None)(kept.rows)
     cut, invalid = len(store) - kept.drawn, len(store) - store.status.get("ok", 0)
-    windows = Windows(store, prior, latent, key, cut, kept.row_bytes)
+    windows = Windows(store, method, prior, key, cut, kept.row_bytes)
     plan = sizes(windows.rows, len(kept.rows))
     plan = dataclasses.replace(
         plan,
         max_epochs=plan.max_epochs * windows.in_a_pass,
         patience=plan.patience * windows.in_a_pass,
     )
-    _, validation = _parts(prior, kept.rows, latent, 0, plan.evaluation_batch)
+    _, validation = _parts(method, prior, kept.rows, 0, plan.evaluation_batch)
     first = valid(windows.read(0))
     outcome = loop.train(
         method,
-        prior.latent if latent else prior,
+        prior.latent if getattr(method, "latent", False) else prior,
         _chosen(optimizer, plan),
         plan,
         first,
@@ -235,11 +234,10 @@ def _train(
     path: Path | None,
 ) -> loop.Outcome:
     """Run one training on the first `cut` rows."""
-    latent = getattr(method, "latent", False)
-    training, validation = _parts(prior, rows, latent, cut, plan.evaluation_batch)
-    seen = prior.latent if latent else prior
+    training, validation = _parts(method, prior, rows, cut, plan.evaluation_batch)
+    by = prior.latent if getattr(method, "latent", False) else prior
     return loop.train(
-        method, seen, optimizer, plan, training, training, validation, keys, start, progress, path
+        method, by, optimizer, plan, training, training, validation, keys, start, progress, path
     )
 
 
@@ -314,19 +312,15 @@ def _plan(
     )
 
 
-@functools.partial(
-    jax.jit, static_argnames=("latent", "cut", "batch"), compiler_options=ONCE_OPTIONS
-)
+@functools.partial(jax.jit, static_argnames=("cut", "batch"), compiler_options=ONCE_OPTIONS)
 def _parts(
-    prior: Prior, rows: Simulations, latent: bool, cut: int, batch: int
+    method: Method, prior: Prior, rows: Simulations, cut: int, batch: int
 ) -> tuple[Simulations, Simulations]:
     """Return the training part and the validation part, as the method's `loss` will see them.
 
     The validation part is padded to whole batches with copies of its first row, of weight 0.
     """
-    if latent:
-        z = jax.vmap(prior.to_latent)(rows.theta)
-        rows = Simulations({"z": z}, rows.x, rows.weight)
+    rows = seen(method, prior, rows)
     training, validation = rows[:cut], rows[-batch:] if cut == len(rows) else rows[cut:]
     missing = -len(validation) % batch
 
@@ -335,4 +329,4 @@ def _parts(
 
     padded = jax.tree.map(pad, validation)
     weight = jnp.concatenate([validation.weight, jnp.zeros(missing, rows.weight.dtype)])
-    return training, Simulations(padded.theta, padded.x, weight)
+    return training, dataclasses.replace(padded, weight=weight)

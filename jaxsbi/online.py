@@ -28,7 +28,7 @@ from jaxsbi.base import (
 )
 from jaxsbi.priors import Prior
 from jaxsbi.simulate import all_finite, draw, report, simulator_shape
-from jaxsbi.splitting import seen, split
+from jaxsbi.splitting import clean, seen, split
 from jaxsbi.training import Plan, Stream
 from jaxsbi.workarounds import register_dataclass
 
@@ -62,14 +62,17 @@ class Signals:
 class _Simulated:
     """A stream from the prior and a simulator."""
 
+    method: Method
     prior: Prior
     simulator: Simulator = dataclasses.field(metadata={"static": True})
-    latent: bool = dataclasses.field(metadata={"static": True})
 
-    def batch(self, key: Key, n: int) -> Simulations:
+    def draws(self, key: Key, n: int) -> Simulations:
         keys = jax.random.split(key, n)
         theta, x, valid = jax.vmap(lambda key: draw(self.simulator, self.prior, key))(keys)
-        return seen(self.prior, theta, x, valid, self.latent)
+        return Simulations(theta, x, valid.astype(jnp.float32))
+
+    def batch(self, key: Key, n: int) -> Simulations:
+        return clean(seen(self.method, self.prior, self.draws(key, n)))
 
 
 @register_dataclass
@@ -77,17 +80,20 @@ class _Simulated:
 class _Noisy:
     """A stream of stored signals with new noise."""
 
+    method: Method
     prior: Prior
     signals: Simulations
     noise: Noise = dataclasses.field(metadata={"static": True})
-    latent: bool = dataclasses.field(metadata={"static": True})
 
-    def batch(self, key: Key, n: int) -> Simulations:
+    def draws(self, key: Key, n: int) -> Simulations:
         key_rows, key_noise = jax.random.split(key)
         rows = self.signals[jax.random.randint(key_rows, (n,), 0, len(self.signals))]
         x = jax.vmap(self.noise)(jax.random.split(key_noise, n), rows.theta, rows.x)
         valid = jax.vmap(all_finite)((rows.theta, x))
-        return seen(self.prior, rows.theta, x, valid, self.latent)
+        return Simulations(rows.theta, x, valid.astype(jnp.float32))
+
+    def batch(self, key: Key, n: int) -> Simulations:
+        return clean(seen(self.method, self.prior, self.draws(key, n)))
 
 
 def fit_online(
@@ -146,8 +152,7 @@ def fit_online(
     mesh = devices.checked(mesh, ensemble, batch_size)
     path = checkpoints.file_in(checkpoints.folder_at(checkpoint), "training")
     key_first, key_validation, key_fit = jax.random.split(key, 3)
-    latent = getattr(method, "latent", False)
-    source, other, law = _streams(prior, simulator, latent)
+    source, other, law = _streams(method, prior, simulator)
     first = _made(source, key_first, FIRST, law)
     held_out = _made(other, key_validation, VALIDATION, law)
     plan = _plan(num_steps, batch_size, len(held_out), optimizer is not None, mesh)
@@ -155,7 +160,7 @@ def fit_online(
         optimizer = loop.default_optimizer(plan.steps * plan.max_epochs)
     outcome = loop.train(
         method,
-        prior.latent if latent else prior,
+        prior.latent if getattr(method, "latent", False) else prior,
         optimizer,
         plan,
         first,
@@ -170,7 +175,7 @@ def fit_online(
     used = int(np.sum(state.epoch)) * plan.steps * batch_size
     missed = int(np.sum(state.invalid))
     history = loop.history(outcome, plan, (used - missed, len(held_out)), missed)
-    data = DataSpec.of(held_out.x, batched=True)
+    data = DataSpec.of(jax.eval_shape(lambda k: source.draws(k, 1).x, key), batched=True)
     return loop.fitted(method, prior, data, ensemble, state, history)
 
 
@@ -190,17 +195,17 @@ def _plan(num_steps: int, batch: int, held_out: int, trees: bool, mesh: Mesh | N
 
 
 def _streams(
-    prior: Prior, simulator: Simulator | Signals, latent: bool
-) -> tuple[Stream, Stream, Simulator | Noise]:
+    method: Method, prior: Prior, simulator: Simulator | Signals
+) -> tuple[_Simulated | _Noisy, _Simulated | _Noisy, Simulator | Noise]:
     """Return the stream to train on, the one to validate on, and the user's function in them."""
     if isinstance(simulator, Signals):
         rows, cut = split(simulator.simulations, HELD_OUT, prior)
         training, held_out = (
-            _Noisy(prior, part, simulator.noise, latent) for part in (rows[:cut], rows[cut:])
+            _Noisy(method, prior, part, simulator.noise) for part in (rows[:cut], rows[cut:])
         )
         return training, held_out, simulator.noise
     simulator_shape(prior, simulator)  # errors that say what is wrong
-    stream = _Simulated(prior, simulator, latent)
+    stream = _Simulated(method, prior, simulator)
     return stream, stream, simulator
 
 

@@ -60,6 +60,45 @@ def simulate(
     return _in_chunks(run, keys, size, simulator, progress)
 
 
+def simulate_scored(
+    key: Key,
+    prior: Prior,
+    simulator: Callable[[Key, Theta], tuple[Data, Any]],
+    log_joint: Callable[[Theta, Data, Any], Array],
+    n: int,
+    *,
+    progress: bool = True,
+) -> Simulations:
+    """Simulate as `simulate`, with the joint score of each draw, for methods with `score=…`.
+
+    The joint score is the gradient of log p(x, latents | theta) by theta, with x and the latents
+    held (Brehmer et al. 2018, arXiv:1805.00013). It exists where every random number of the
+    simulator has a law with a density that is written down; the likelihood, an integral over the
+    latents, need not.
+
+    Args:
+        key: A typed key; the same key gives the data that `simulate` gives.
+        prior: The prior over named parameters.
+        simulator: `simulator(key, theta) -> (x, latents)`, any pytrees of arrays.
+        log_joint: `log_joint(theta, x, latents) -> scalar`, differentiable by theta.
+        n: The number of draws.
+        progress: Show a progress bar.
+
+    Returns:
+        Simulations with `score`, like `theta`; draws whose score is not finite have weight 0.
+
+    Raises:
+        TypeError, ValueError: As `simulate`.
+    """
+
+    def scored(key: Key, theta: Theta) -> Data:
+        x, latents = simulator(key, theta)
+        return {"x": x, "score": jax.grad(log_joint)(theta, x, latents)}
+
+    rows = simulate(key, prior, scored, n, progress=progress)
+    return Simulations(rows.theta, rows.x["x"], rows.weight, rows.x["score"])
+
+
 def simulate_at(
     key: Key, simulator: Simulator, theta: Theta, *, progress: bool = True
 ) -> Simulations:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsbi.base import Array, Data, Simulations, Theta
+from jaxsbi.base import Array, Simulations
 from jaxsbi.priors import Prior
+
+PREPARED = 256
+"""Data sets that a fixed summary reads at once."""
 
 
 def split(simulations: Simulations, fraction: float, prior: Prior) -> tuple[Simulations, int]:
@@ -60,7 +66,24 @@ def repeated(
     found = taken(rows, np.concatenate([training, cut + validation]))
     weight = np.array(found.weight)
     weight[capacity - held_out + len(rows) - cut :] = 0.0
-    return Simulations(found.theta, found.x, jnp.asarray(weight)), capacity - held_out
+    return dataclasses.replace(found, weight=jnp.asarray(weight)), capacity - held_out
+
+
+def seen(method: Any, prior: Prior, rows: Simulations) -> Simulations:
+    """Return simulations as the method's `init` and `loss` see them (`base.Method`)."""
+    if getattr(method, "latent", False):
+        z = {"z": jax.vmap(prior.to_latent)(rows.theta)}
+        score = rows.score
+        if score is not None:
+            likelihood = jax.vmap(lambda z, s: jax.vjp(prior.from_latent, z)[1](s)[0])
+            score = {"likelihood": likelihood(z["z"], score)}
+            base = jax.vmap(jax.grad(prior.latent_log_prob))(z["z"])
+            score["posterior"] = score["likelihood"] + base
+        rows = dataclasses.replace(rows, theta=z, score=score)
+    prepare = getattr(method, "prepare", None)
+    if prepare is not None:
+        rows = dataclasses.replace(rows, x=jax.lax.map(prepare, rows.x, batch_size=PREPARED))
+    return rows
 
 
 def check_theta(simulations: Simulations, prior: Prior) -> None:
@@ -71,24 +94,23 @@ def check_theta(simulations: Simulations, prior: Prior) -> None:
             f"simulations.theta: expected the prior's parameters {prior.shapes}, got {shapes}. "
             "Pass the prior that the simulations were drawn from."
         )
-    rows = {jnp.shape(a)[0] for a in jax.tree.leaves(simulations)}
-    if len(rows) > 1:
+    leaves = jax.tree.leaves(simulations)
+    ragged = any(isinstance(a, np.ndarray) and a.dtype.hasobject for a in leaves)
+    rows = set() if ragged else {jnp.shape(a)[0] for a in leaves}
+    if ragged or len(rows) > 1:
+        got = "an array of objects" if ragged else sorted(rows)
         raise ValueError(
             "simulations: expected the same number of rows in theta, x and weight, got "
-            f"{sorted(rows)}. Every leaf has a leading axis of simulations."
+            f"{got}. Every leaf has a leading axis of simulations; data sets of several sizes are "
+            "padded to one, with a mask: jaxsbi.networks.pad(list_of_arrays)."
         )
 
 
-def seen(prior: Prior, theta: Theta, x: Data, valid: Array, latent: bool) -> Simulations:
-    """Return rows as `loss` sees them (in a compiled function).
+def clean(rows: Simulations) -> Simulations:
+    """Return rows that are zero where the weight is: 0 times the gradient of NaN is NaN."""
+    valid = rows.weight > 0
 
-    What is not finite has weight 0; and is zero, for 0 times the gradient of NaN is NaN.
-    """
-    if latent:
-        theta = {"z": jax.vmap(prior.to_latent)(theta)}
-
-    def clean(a: Array) -> Array:
+    def zeroed(a: Array) -> Array:
         return jnp.where(valid.reshape(-1, *(1,) * (a.ndim - 1)), a, jnp.zeros_like(a))
 
-    theta, x = jax.tree.map(clean, (theta, x))
-    return Simulations(theta, x, valid.astype(jnp.float32))
+    return jax.tree.map(zeroed, rows)

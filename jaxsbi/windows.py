@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple, Protocol
@@ -12,9 +11,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxsbi import devices
-from jaxsbi.base import Key, Simulations
+from jaxsbi.base import Key, Method, Simulations
 from jaxsbi.priors import Prior
-from jaxsbi.splitting import check_fraction, check_theta, seen, taken
+from jaxsbi.splitting import check_fraction, check_theta, clean, seen, taken
 
 WINDOW_ROWS, WINDOW_BYTES = 131_072, 128 * 2**20
 """A window has as many rows as either allows: enough for an epoch that is worth a validation, and
@@ -108,7 +107,7 @@ class Windows:
     """
 
     def __init__(
-        self, store: Stored, prior: Prior, latent: bool, key: Key, cut: int, row_bytes: int
+        self, store: Stored, method: Method, prior: Prior, key: Key, cut: int, row_bytes: int
     ) -> None:
         """Divide the first `cut` draws, of this size, into windows.
 
@@ -121,7 +120,7 @@ class Windows:
                 f"simulations: expected a store of at least one chunk ({store.chunk} draws) to "
                 f"train on, got {cut}. Load it: fit(…, store.simulations())."
             )
-        self._store, self._prior, self._latent = store, prior, latent
+        self._store, self._method, self._prior = store, method, prior
         self._seed = np.asarray(jax.random.key_data(key)).ravel().tolist()
         chunks = min(whole, max(1, UNIT_ROWS // store.chunk))
         self.unit, self.units = chunks * store.chunk, whole // chunks
@@ -172,9 +171,9 @@ class Windows:
             for i in order[place * self.together : (place + 1) * self.together].tolist()
         ]
         rows = jax.tree.map(lambda *a: np.concatenate(a), *parts)
-        return _seen(self._prior, rows, self._latent)
+        return _seen(self._method, self._prior, rows)
 
 
-@functools.partial(jax.jit, static_argnames="latent")
-def _seen(prior: Prior, rows: Simulations, latent: bool) -> Simulations:
-    return seen(prior, rows.theta, rows.x, rows.weight > 0, latent)
+@jax.jit
+def _seen(method: Method, prior: Prior, rows: Simulations) -> Simulations:
+    return clean(seen(method, prior, rows))

@@ -224,3 +224,14 @@ def test_an_impossible_configuration_is_refused(make, message):
 def test_an_unknown_option_is_refused(make):
     with pytest.raises(TypeError, match="hiden"):
         make(hiden=3)
+
+
+def test_ragged_data_without_a_mask_are_refused():
+    prior = jaxsbi.Prior(a=dist.Normal())
+    ragged = [np.ones((n % 3 + 1, 2), np.float32) for n in range(10)]
+    objects = np.empty(10, object)
+    objects[:] = ragged
+    for x in (ragged, objects):
+        rows = jaxsbi.Simulations({"a": jnp.zeros(10)}, x, jnp.ones(10))
+        with pytest.raises(ValueError, match=r"same number of rows.*networks\.pad"):
+            jaxsbi.fit(jax.random.key(0), jaxsbi.npe(), prior, rows, progress=False)

@@ -19,7 +19,17 @@ GROUPS = (
     ("networks", "densities", "fields", "samplers", "noise", "tasks", "transforms"),
     ("methods",),
     ("splitting", "training", "windows", "loop", "online", "fit", "marginals", "importance"),
-    ("emulators", "abc", "sequential", "comparison", "saving", "external", "store", "reading"),
+    (
+        "emulators",
+        "abc",
+        "compression",
+        "sequential",
+        "comparison",
+        "saving",
+        "external",
+        "store",
+        "reading",
+    ),
     ("diagnostics", "plots"),
 )
 RANK = {room: rank for rank, group in enumerate(GROUPS) for room in group}

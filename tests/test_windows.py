@@ -58,7 +58,7 @@ def numbers(rows):
 
 
 def test_a_pass_sees_every_draw_once_in_an_order_of_its_own(store):
-    parts = windows.Windows(store, PRIOR, False, jax.random.key(0), 2700, 16)
+    parts = windows.Windows(store, METHOD, PRIOR, jax.random.key(0), 2700, 16)
     # 84 whole chunks are 42 units of 64 rows, which make 6 windows of 7 units, 448 rows.
     assert (parts.rows, parts.in_a_pass) == (448, 6)
     first, second = ([numbers(parts.read(turn * 6 + i)) for i in range(6)] for turn in range(2))
@@ -66,16 +66,16 @@ def test_a_pass_sees_every_draw_once_in_an_order_of_its_own(store):
     for turn in (first, second):
         assert sorted(itertools.chain(*turn)) == sorted(drawn)
     assert set(first[0]) != set(second[0])
-    again = windows.Windows(store, PRIOR, False, jax.random.key(0), 2700, 16)
+    again = windows.Windows(store, METHOD, PRIOR, jax.random.key(0), 2700, 16)
     assert numbers(again.read(7)) == second[1]
-    other = windows.Windows(store, PRIOR, False, jax.random.key(1), 2700, 16)
+    other = windows.Windows(store, METHOD, PRIOR, jax.random.key(1), 2700, 16)
     assert numbers(other.read(7)) != second[1]
-    large = windows.Windows(store, PRIOR, False, jax.random.key(0), 2700, windows.WINDOW_BYTES)
+    large = windows.Windows(store, METHOD, PRIOR, jax.random.key(0), 2700, windows.WINDOW_BYTES)
     assert large.rows == 64  # whatever fits
 
 
 def test_windows_are_read_ahead_and_no_further(store, monkeypatch):
-    parts = windows.Windows(store, PRIOR, False, jax.random.key(0), 2700, 16)
+    parts = windows.Windows(store, METHOD, PRIOR, jax.random.key(0), 2700, 16)
     read, threads = [], set()
     reading = windows.Windows.read
 

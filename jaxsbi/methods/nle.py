@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 from jaxsbi.base import Array, Data, Key, Simulations, Theta, Variables, configuration, leaf
 from jaxsbi.densities import Mixed, Parts
 from jaxsbi.densities.mixed import parts
-from jaxsbi.methods import likelihood
+from jaxsbi.methods import gradients, likelihood
 from jaxsbi.methods.features import first, standardize, statistics
 from jaxsbi.methods.members import all_members, count_members
 from jaxsbi.priors import Prior
@@ -34,6 +35,7 @@ class NLE:
             the density is of one of them, and their log-densities add.
         sampler: The sampler that draws from the posterior (`jaxsbi.samplers`).
         target: Set by `posterior.with_prior`.
+        score: Weight of the joint-score term (`methods/gradients.py`).
     """
 
     latent: ClassVar[bool] = True
@@ -42,6 +44,15 @@ class NLE:
     iid: bool = False
     sampler: Any = smc()
     target: Prior | None = leaf(default=None)
+    score: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the configuration.
+
+        Raises:
+            ValueError: If the weight of the scores is negative.
+        """
+        gradients.check(self.score)
 
     def init(self, key: Key, prior: Prior, simulations: Simulations) -> Variables:
         """Return initial parameters, and what is kept of the training data."""
@@ -52,25 +63,39 @@ class NLE:
             z = jnp.repeat(z, m, axis=0)
         rows = jax.vmap(parts)(x)
         self._check_used(first(rows))
+        scores = gradients.measure(self.score, "likelihood", simulations)
         kept = {
             "continuous": statistics(rows.continuous),
             "discrete": self.density.measure(rows, z),
         }
         one = _standardized(kept, first(x))
         density = self.density.sized(one).init(key, one, first(z), method="log_prob")
+        kept = {**kept, "score": scores} if scores else kept
         return {"params": density.get("params", {}), "statistics": kept}
 
     def loss(self, variables: Variables, prior: Prior, key: Key, batch: Simulations) -> Array:
         """Return -log q(x | theta) per row, shape `(n,)`, in nats of the standardised data.
 
-        With `iid`, of one draw: the mean over a row's.
+        With `iid`, of one draw: the mean over a row's. With `score`, the weighted squared distance
+        of the likelihood's scores by the parameters is added.
         """
         del key
 
-        def one(theta: Theta, x: Data) -> Array:
+        def plain(theta: Theta, x: Data) -> Array:
             return -self._log_prob(variables, prior.to_latent(theta), x) / self._members(x)
 
-        return jax.vmap(one)(batch.theta, batch.x)
+        if not self.score:
+            return jax.vmap(plain)(batch.theta, batch.x)
+        target = gradients.target_of(self.score, "likelihood", batch)
+        kept = variables["statistics"]["score"]
+
+        def one(theta: Theta, x: Data, target: Array) -> Array:
+            log_prob = functools.partial(self._log_prob, variables, x=x)
+            value, found = jax.value_and_grad(log_prob)(prior.to_latent(theta))
+            distance = gradients.distance(kept, found, target)
+            return -value / self._members(x) + self.score * distance
+
+        return jax.vmap(one)(batch.theta, batch.x, target)
 
     def log_likelihood(self, variables: Variables, prior: Prior, z: Array, x: Data) -> Array:
         """Return log q(x | theta(z)), normalised over x (a scalar)."""
@@ -126,7 +151,13 @@ def _standardized(kept: Variables, x: Data) -> Parts:
     return split._replace(continuous=standardize(kept["continuous"], split.continuous))
 
 
-def nle(*, density: nn.Module | None = None, iid: bool = False, sampler: Any = None) -> NLE:
+def nle(
+    *,
+    density: nn.Module | None = None,
+    iid: bool = False,
+    sampler: Any = None,
+    score: float = 0.0,
+) -> NLE:
     """Return the configuration of neural likelihood estimation.
 
     Args:
@@ -136,9 +167,15 @@ def nle(*, density: nn.Module | None = None, iid: bool = False, sampler: Any = N
         iid: Say that the leading axis of every array in x counts independent draws given the
             parameters. One density is then learned from all of them, and multiplied.
         sampler: A sampler (`jaxsbi.samplers`); tempered sequential Monte Carlo by default.
+        score: Weight of the squared distance between the density's score by the parameters and the
+            joint score of simulations that have one (`jaxsbi.simulate_scored`), in units of its
+            mean square (SCANDAL, Brehmer et al. 2018, arXiv:1805.12244).
+
+    Raises:
+        ValueError: If the weight is negative.
     """
     if density is not None and not isinstance(density, Mixed):
         density = Mixed(**{getattr(density, "kind", "continuous"): density})
     given = {"density": density, "sampler": sampler}
     given = {name: value for name, value in given.items() if value is not None}
-    return NLE(iid=iid, **given)
+    return NLE(iid=iid, score=score, **given)

@@ -20,6 +20,7 @@ from jaxsbi.base import (
     over_draws,
 )
 from jaxsbi.densities import SplineCoupling
+from jaxsbi.methods import gradients
 from jaxsbi.methods.features import init_context, read_context
 from jaxsbi.methods.regression import colour, fit_linear, whiten
 from jaxsbi.priors import Prior
@@ -42,11 +43,21 @@ class NPE:
     Attributes:
         density: A conditional density over the latent parameters (`jaxsbi.densities`).
         summary: A Flax module from one data set to a vector, trained jointly; `None` flattens.
+        score: Weight of the joint-score term (`methods/gradients.py`).
     """
 
     latent: ClassVar[bool] = True
     density: nn.Module = SplineCoupling()
     summary: nn.Module | None = None
+    score: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the configuration.
+
+        Raises:
+            ValueError: If the weight of the scores is negative.
+        """
+        gradients.check(self.score)
 
     def init(self, key: Key, prior: Prior, simulations: Simulations) -> Variables:
         """Return initial parameters, the data's mean and scale, and what is linear in z given x."""
@@ -61,17 +72,34 @@ class NPE:
             stats = {**stats, "linear": fit_linear(jax.vmap(read)(simulations.x), z)}
         return {
             "params": {"summary": summary, "density": density.get("params", {})},
-            "statistics": stats,
+            "statistics": {**stats, **self._scores(simulations)},
         }
 
+    def _scores(self, simulations: Simulations) -> Variables:
+        kept = gradients.measure(self.score, "posterior", simulations)
+        return {"score": kept} if kept else {}
+
     def loss(self, variables: Variables, prior: Prior, key: Key, batch: Simulations) -> Array:
-        """Return -log q(z | x) per row, shape `(n,)`, in nats of the latent space."""
+        """Return -log q(z | x) per row, shape `(n,)`, in nats of the latent space.
+
+        With `score`, the weighted squared distance of the posterior's scores is added.
+        """
         del key
 
-        def one(theta: Theta, x: Data) -> Array:
+        def plain(theta: Theta, x: Data) -> Array:
             return -self._latent_log_prob(variables, prior, prior.to_latent(theta), x)
 
-        return jax.vmap(one)(batch.theta, batch.x)
+        if not self.score:
+            return jax.vmap(plain)(batch.theta, batch.x)
+        target = gradients.target_of(self.score, "posterior", batch)
+        kept = variables["statistics"]["score"]
+
+        def one(theta: Theta, x: Data, target: Array) -> Array:
+            log_prob = functools.partial(self._latent_log_prob, variables, prior, x=x)
+            value, found = jax.value_and_grad(log_prob)(prior.to_latent(theta))
+            return -value + self.score * gradients.distance(kept, found, target)
+
+        return jax.vmap(one)(batch.theta, batch.x, target)
 
     def sample(
         self, variables: Variables, prior: Prior, key: Key, x: Data, n: int
@@ -116,12 +144,22 @@ class NPE:
         return self.density.clone(dim=prior.dim)
 
 
-def npe(*, density: nn.Module | None = None, summary: nn.Module | None = None) -> NPE:
+def npe(
+    *, density: nn.Module | None = None, summary: nn.Module | None = None, score: float = 0.0
+) -> NPE:
     """Return the configuration of neural posterior estimation.
 
     Args:
         density: A conditional density (`jaxsbi.densities`); a spline coupling flow by default.
         summary: A Flax module called as `summary(x)` on one data set that returns a vector; it is
             trained jointly with the density. By default the data are flattened.
+        score: Weight of the squared distance between the density's score by z and the joint score
+            of simulations that have one (`jaxsbi.simulate_scored`), in units of its mean square
+            (Zeghal et al. 2022, arXiv:2207.05636). Take a density with smooth scores: a
+            `MaskedAutoregressive` or a Gaussian mixture, no splines.
+
+    Raises:
+        ValueError: If the weight is negative.
     """
-    return NPE(density=density if density is not None else SplineCoupling(), summary=summary)
+    density = density if density is not None else SplineCoupling()
+    return NPE(density=density, summary=summary, score=score)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsbi.base import Array, Data, Key, Simulations, Theta, Variables, configuration, leaf
-from jaxsbi.methods import likelihood
+from jaxsbi.methods import gradients, likelihood
 from jaxsbi.methods.features import first, init_context, read_context
 from jaxsbi.methods.members import all_members, count_members
 from jaxsbi.networks import ResNet
@@ -51,6 +51,7 @@ class NRE:
             the ratio is of one of them, and their log-ratios add.
         sampler: The sampler that draws from the posterior.
         target: Set by `posterior.with_prior`.
+        score: Weight of the joint-score term (`methods/gradients.py`).
     """
 
     latent: ClassVar[bool] = True
@@ -63,6 +64,7 @@ class NRE:
     iid: bool = False
     sampler: Any = smc()
     target: Prior | None = leaf(default=None)
+    score: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the configuration.
@@ -85,6 +87,7 @@ class NRE:
                 "nre: balance is defined for the binary classifier: expected contrasts=1 and "
                 f"odds=1 with it, got contrasts={self.contrasts}, odds={self.odds}. Leave both out."
             )
+        gradients.check(self.score)
 
     def init(self, key: Key, prior: Prior, simulations: Simulations) -> Variables:
         """Return initial parameters, and the data's mean and scale, and heavy tails' scores."""
@@ -95,6 +98,8 @@ class NRE:
             x = all_members(x)
         stats, summary, s = init_context(key_summary, self.summary, x)
         classifier = Logit(self.classifier).init(key_classifier, jnp.zeros(prior.dim, s.dtype), s)
+        scores = gradients.measure(self.score, "likelihood", simulations)
+        stats = {**stats, "score": scores} if scores else stats
         return {
             "params": {"summary": summary, "classifier": classifier["params"]},
             "statistics": stats,
@@ -106,6 +111,7 @@ class NRE:
         The contrasting parameter sets of a row are those of other rows, at distances drawn anew
         for each batch; rows of weight 0 are never among them. The balancing penalty belongs to
         the batch, and is added to each row that counts. With `iid`: the mean over a row's draws.
+        With `score`, the weighted squared distance of the ratio's scores is added.
         """
         n, k = batch.weight.shape[0], self.contrasts
         z = jax.vmap(prior.to_latent)(batch.theta)
@@ -124,9 +130,21 @@ class NRE:
                 return loss
             return loss + jnp.where(counts, self._imbalance(joint, contrast, valid, counts), 0.0)
 
-        if s.shape[1] == 1:
-            return of_member(s[:, 0])
-        return jnp.mean(jax.vmap(of_member, 1)(s), axis=0)
+        loss = of_member(s[:, 0]) if s.shape[1] == 1 else jnp.mean(jax.vmap(of_member, 1)(s), 0)
+        if not self.score:
+            return loss
+        target = gradients.target_of(self.score, "likelihood", batch)
+        return loss + self.score * self._score_distance(variables, z, s, target)
+
+    def _score_distance(self, variables: Variables, z: Array, s: Array, target: Array) -> Array:
+        """Return how far the ratio's scores by z are from the joint ones, per row, `(n,)`."""
+
+        def log_ratio(z: Array, s: Array) -> Array:
+            return jnp.sum(jax.vmap(lambda s: self._logit(variables, z, s))(s))
+
+        found = jax.vmap(jax.grad(log_ratio))(z, s)
+        kept = variables["statistics"]["score"]
+        return jax.vmap(lambda f, t: gradients.distance(kept, f, t))(found, target)
 
     def _imbalance(self, joint: Array, contrast: Array, valid: Array, counts: Array) -> Array:
         """Return lambda (E_joint[d] + E_independent[d] - 1)², a scalar, for d = sigmoid(logit)."""
@@ -209,6 +227,7 @@ def nre(
     bound: float | None = None,
     iid: bool = False,
     sampler: Any = None,
+    score: float = 0.0,
 ) -> NRE:
     """Return the configuration of neural ratio estimation.
 
@@ -230,6 +249,10 @@ def nre(
         iid: Say that the leading axis of every array in x counts independent draws given the
             parameters. One ratio is then learned from all of them, and multiplied.
         sampler: A sampler (`jaxsbi.samplers`).
+        score: Weight of the squared distance between the log-ratio's score by the parameters and
+            the joint score of simulations that have one (`jaxsbi.simulate_scored`), in units of
+            its mean square (CASCAL, Brehmer et al. 2018, arXiv:1805.12244; Stoye et al. 2018,
+            arXiv:1808.00973).
 
     Raises:
         ValueError: If an option is out of its range, or `balance` comes with another form than
@@ -246,5 +269,6 @@ def nre(
         balance=balance,
         bound=bound,
         iid=iid,
+        score=score,
         **given,
     )

@@ -11,13 +11,23 @@ import flax.linen as nn
 import numpyro.distributions as dist
 from numpyro.distributions import constraints, transforms
 
-from jaxsbi import abc, densities, fields, methods, networks, noise, samplers, sequential
+from jaxsbi import (
+    abc,
+    compression,
+    densities,
+    fields,
+    methods,
+    networks,
+    noise,
+    samplers,
+    sequential,
+)
 from jaxsbi.base import History
 from jaxsbi.latent import Route
 from jaxsbi.priors import Prior
 from jaxsbi.recentred import Recentred
 
-ROOMS = (abc, densities, fields, methods, networks, noise, samplers, sequential)
+ROOMS = (abc, compression, densities, fields, methods, networks, noise, samplers, sequential)
 """Rooms whose public configurations and Flax modules can be saved."""
 
 

@@ -1,0 +1,97 @@
+"""A road that reads data through a fixed summary."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from jaxsbi.base import Array, Data, Key, Simulations, Theta, Variables, configuration, leaf
+from jaxsbi.priors import Prior
+
+
+@configuration
+class Frozen:
+    """A method that sees summaries in the place of data; its posterior reads the data themselves.
+
+    Attributes:
+        method: The road that is trained.
+        summary: A pytree that is called on one data set, and is not trained.
+    """
+
+    method: Any = leaf()
+    summary: Any = leaf()
+
+    def prepare(self, x: Data) -> Data:
+        """Return the summary of one data set: what `init` and `loss` see, made once by `fit`."""
+        return self.summary(x)
+
+    def init(self, key: Key, prior: Prior, simulations: Simulations) -> Variables:
+        """Return the method's initial variables, from summaries."""
+        return self.method.init(key, prior, simulations)
+
+    def loss(self, variables: Variables, prior: Prior, key: Key, batch: Simulations) -> Array:
+        """Return the method's loss per row, shape `(n,)`, from summaries."""
+        return self.method.loss(variables, prior, key, batch)
+
+    def sample(
+        self, variables: Variables, prior: Prior, key: Key, x: Data, n: int
+    ) -> tuple[Theta, Any]:
+        """Return `n` draws for one data set, and what the method reports."""
+        return self.method.sample(variables, prior, key, self.summary(x), n)
+
+    def log_prob(self, variables: Variables, prior: Prior, theta: Theta, x: Data) -> Array:
+        """Return the method's log-density for one data set."""
+        return self.method.log_prob(variables, prior, theta, self.summary(x))
+
+    def __getattr__(self, name: str) -> Any:
+        """Offer what the method offers of `latent`, `steps`, `target` and the like."""
+        if name in ("latent", "steps", "sampler", "target"):
+            return getattr(self.method, name)
+        if name == "with_prior" and hasattr(type(self.method), name):
+            return lambda new: dataclasses.replace(self, method=self.method.with_prior(new))
+        if name == "log_likelihood" and hasattr(type(self.method), name):
+            return lambda variables, prior, z, x: self.method.log_likelihood(
+                variables, prior, z, self.summary(x)
+            )
+        raise AttributeError(name)
+
+
+@configuration
+class Fixed:
+    """A function of one data set that has nothing to train, as a pytree.
+
+    Attributes:
+        function: The function; traced once per function object.
+    """
+
+    function: Callable[[Data], Data]
+
+    def __call__(self, x: Data) -> Data:
+        """Return the function's result."""
+        return self.function(x)
+
+
+def frozen(method: Any, summary: Any) -> Frozen:
+    """Return a road that is trained on summaries, and whose posterior reads the data.
+
+    `fit` summarizes the simulations once. The likelihood that `nle` then learns is the summary's.
+
+    Args:
+        method: Any road, `jaxsbi.npe()`, `nle()`, `nre()` …; without a `summary=` of its own it
+            reads the summary's numbers as they are.
+        summary: What `compression.summary`, `score` or `gaussian_score` returned, or a function of
+            one data set, which cannot be saved.
+
+    Raises:
+        TypeError: If the summary cannot be called.
+    """
+    if not callable(summary):
+        raise TypeError(
+            "summary: expected jaxsbi.compression.summary(posterior), or a function of one data "
+            f"set, got {type(summary).__name__}."
+        )
+    is_pytree = not jax.tree_util.all_leaves([summary])
+    return Frozen(method=method, summary=summary if is_pytree else Fixed(function=summary))
