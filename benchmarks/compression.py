@@ -93,8 +93,8 @@ def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--objectives", type=plan.words, default=OBJECTIVES)
-    parser.add_argument("--simulations", type=int, default=10_000)
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--simulations", type=int, default=5_000)
+    parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
