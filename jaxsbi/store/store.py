@@ -238,6 +238,8 @@ class Store:
             return chunks.prefix() * self.chunk
 
         description.discard_damaged(chunks, arrays, last)
+        if len(self) >= last * self.chunk and length() >= last * self.chunk:
+            return  # which needs no right to write
         with (
             Writer(chunks) as writer,
             tqdm(desc="simulate", unit="sim", total=last * self.chunk, disable=not progress) as bar,
