@@ -91,7 +91,8 @@ class _Noisy:
         rows = self.signals[jax.random.randint(key_rows, (n,), 0, len(self.signals))]
         theta = rows.theta
         if self.extrinsic is not None:
-            keys = jax.random.split(jax.random.fold_in(key, 2), n)
+            key_noise, key_extrinsic = jax.random.split(key_noise)
+            keys = jax.random.split(key_extrinsic, n)
             theta = theta | jax.vmap(self.extrinsic.sample)(keys)
         x = jax.vmap(self.noise)(jax.random.split(key_noise, n), theta, rows.x)
         valid = jax.vmap(all_finite)((theta, x))

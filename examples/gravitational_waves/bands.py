@@ -53,7 +53,9 @@ class Bands:
         return diagonal * ratio + below * after
 
 
-def spread(count: int, highest: float, chirp_masses: tuple[float, float], time: float) -> np.ndarray:
+def spread(
+    count: int, highest: float, chirp_masses: tuple[float, float], time: float
+) -> np.ndarray:
     """Return nodes in Hz from 20 Hz on, dense where ratios of waveforms turn fast.
 
     Args:
@@ -94,9 +96,7 @@ def compress(
     for strain, asd, phase in zip(segment.strain, segment.asd, phases, strict=True):
         # Noise of variance 1 / (2 df) per real part times its spectrum: 4 df gives unit variance.
         whitener = np.sqrt(4.0 * segment.resolution) / asd
-        products = _gather(
-            hats * (whitener**2 * np.conj(phase) * strain)[None], place, len(nodes)
-        )
+        products = _gather(hats * (whitener**2 * np.conj(phase) * strain)[None], place, len(nodes))
         diagonal = _gather((hats * whitener) ** 2, place, len(nodes))
         beside = np.bincount(place, hats[0] * hats[1] * whitener**2, len(nodes))
         # Nodes between which there are fewer than two frequencies can depend on one another.

@@ -141,7 +141,9 @@ def segment(
     for row, detector in enumerate(DETECTORS):
         x = _above(15.0, strain(detector))[first : first + count]
         x = x if extra is None else x + extra[row]
-        strains.append(np.fft.rfft(window * x) / RATE * np.exp(-2j * np.pi * frequency * (begin - EVENT)))
+        strains.append(
+            np.fft.rfft(window * x) / RATE * np.exp(-2j * np.pi * frequency * (begin - EVENT))
+        )
         asd = spectrum(detector, frequency)
         asds.append(asd if memory is None else _smooth(asd, frequency, memory))
     return Segment(frequency[use], np.stack(strains)[:, use], np.stack(asds)[:, use])

@@ -6,7 +6,6 @@ import jax.numpy as jnp
 from jax.scipy.special import i0e
 
 from examples.gravitational_waves.data import Segment
-from examples.gravitational_waves.detectors import project
 from jaxsbi.base import Array
 
 
@@ -46,6 +45,3 @@ def detected(
     phase = -2.0 * jnp.pi * (turns - jnp.round(turns))
     arrived = jnp.exp(1j * phase)
     return (f_plus[:, None] * plus[None] + f_cross[:, None] * cross[None]) * arrived
-
-
-__all__ = ["detected", "marginal_ratio", "project", "whiten"]

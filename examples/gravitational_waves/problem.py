@@ -2,9 +2,10 @@
 
 Six parameters are inferred: chirp mass, mass ratio, both aligned spins, distance and time of
 coalescence. The sky position, the polarization angle and the inclination are those of a draw of
-the published posterior with a high likelihood; the phase of coalescence is integrated out, so
-that data count up to a phase: they are turned until a reference waveform's is 0. The noise spectrum varies from simulation to simulation around the
-measured one, and is part of the data.
+the published posterior with a high likelihood. The phase of coalescence is integrated out, so that
+data count up to a phase: they are turned until their sum, divided by a reference waveform, is
+real. The noise spectrum varies from simulation to simulation around the measured one, and is part
+of the data.
 """
 
 from __future__ import annotations
