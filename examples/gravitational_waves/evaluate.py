@@ -50,12 +50,16 @@ def summary(weighted: Weighted) -> dict[str, float]:
 def distances(key: Key, draws: Theta, exact: Theta) -> dict[str, float]:
     """Return the Jensen-Shannon divergence of each marginal, in nats."""
     names = problem.prior().names
-    rows = [np.stack([np.asarray(d[name], np.float32) for name in names], 1) for d in (draws, exact)]
+    rows = [
+        np.stack([np.asarray(d[name], np.float32) for name in names], 1) for d in (draws, exact)
+    ]
     found = jaxsbi.diagnostics.marginal_jsd(key, *(jnp.asarray(r[:10_000]) for r in rows))
     return dict(zip(names, np.round(found.jsd, 5).tolist(), strict=True))
 
 
-def on_event(key: Key, posterior: Posterior, event: problem.Event, x: Observation, exact: Theta) -> dict[str, Any]:
+def on_event(
+    key: Key, posterior: Posterior, event: problem.Event, x: Observation, exact: Theta
+) -> dict[str, Any]:
     """Compare the network's and the weighted draws of the real event with the reference."""
     keys = jax.random.split(key, 6)
     weigh(keys[0], posterior, event, x)  # compiles
@@ -85,7 +89,9 @@ def injections(key: Key, posterior: Posterior, event: problem.Event, count: int 
         unit = jnp.linalg.norm(event.signal(one, jnp.zeros(2 * problem.KNOTS), source))
         truth = one | {"distance": unit / ratio}
         key, key_noise, key_draws = jax.random.split(key, 3)
-        for k_x, k in zip(jax.random.split(key_noise, count), jax.random.split(key_draws, count), strict=True):
+        for k_x, k in zip(
+            jax.random.split(key_noise, count), jax.random.split(key_draws, count), strict=True
+        ):
             weighted, _ = weigh(k, posterior, event, event.noisy(k_x, truth, source), 20_000)
             weights = jax.nn.softmax(weighted.log_weights)
             ranks = {
@@ -129,3 +135,127 @@ def failures(key: Key, posterior: Posterior, event: problem.Event) -> dict[str, 
             "weight": np.asarray(jax.nn.softmax(weighted.log_weights)),
         }
     return {"numbers": found, "draws": draws}
+
+
+def kept(path: Path, make: Callable[[], Any]) -> Any:
+    """Return what is in a file of JSON or arrays, after making it if there is none."""
+    if not path.is_file():
+        made = make()
+        if path.suffix == ".json":
+            path.write_text(json.dumps(made, indent=1) + "\n")
+        else:
+            np.savez(path, **made)
+    if path.suffix == ".json":
+        return json.loads(path.read_text())
+    with np.load(path) as arrays:
+        return dict(arrays)
+
+
+def likelihoods(event: problem.Event, x: Observation, exact: Theta) -> dict[str, Any]:
+    """Compare log-likelihoods on three grids, and with the published ones."""
+    drawn = data.published()
+    rows = np.random.default_rng(1).choice(len(drawn["tc"]), 60, replace=False)
+    found = reference.published_ratios({name: values[rows] for name, values in drawn.items()})
+    expected = drawn["log_ratio"][rows]
+    segment = data.segment()
+    coarse, x_coarse = problem.observe(segment, count=64, **reference.NARROW)
+    some = {name: jnp.asarray(values[:200]) for name, values in exact.items()}
+    with jax.enable_x64(True):
+        fine = jax.jit(jax.vmap(lambda t: event.log_likelihood(t, x)))(some)
+        rough = jax.jit(jax.vmap(lambda t: coarse.log_likelihood(t, x_coarse)))(some)
+    whole = reference.whittle(segment, {name: values[:200] for name, values in exact.items()})
+    return {
+        "published_correlation": float(np.corrcoef(found, expected)[0, 1]),
+        "published_scatter": float(np.std(found - expected)),
+        "published_offset": float(np.mean(found - expected)),
+        "frequencies": len(segment.frequency),
+        "error_112_nodes": float(np.std(np.asarray(fine) - whole)),
+        "error_64_nodes": float(np.std(np.asarray(rough) - whole)),
+    }
+
+
+def draws_of(key: Key, posterior: Posterior, event: problem.Event, x: Observation) -> Theta:
+    """Return draws of the network, and as many of the weighted ones."""
+    key_draws, key_pick = jax.random.split(key)
+    weighted, _ = weigh(key_draws, posterior, event, x)
+    return {f"network_{name}": np.asarray(a[:20_000]) for name, a in weighted.draws.items()} | {
+        f"weighted_{name}": np.asarray(a) for name, a in weighted.resample(key_pick, 20_000).items()
+    }
+
+
+def exact_draws(key: Key, event: problem.Event, x: Observation) -> dict[str, np.ndarray]:
+    """Return the reference posterior, its evidence and how long it took."""
+    start = time.perf_counter()
+    draws, info = reference.posterior(key, event, x, 20_000)
+    report = {
+        "log_evidence": info.log_evidence,
+        "log_evidence_error": info.log_evidence_error,
+        "r_hat": np.max(info.r_hat),
+        "seconds": time.perf_counter() - start,
+    }
+    return dict(draws) | {f"info_{name}": np.asarray(value) for name, value in report.items()}
+
+
+def calibrated(key: Key, posterior: Posterior, event: problem.Event) -> dict[str, Any]:
+    """Return p-values and ranks of simulation-based calibration, TARP and coverage."""
+    report = jaxsbi.diagnostics.calibration(
+        key, posterior, problem.prior(), event.simulate, num_datasets=1000
+    )
+    return {
+        name: {"p_value": np.min(ranks.corrected), "ranks": ranks.ranks, "band": ranks.band}
+        for name, ranks in report.tests.items()
+    }
+
+
+def main(folder: Path) -> None:
+    """Do every step that was not done, and draw the figures."""
+    event, x, fitted = dingo.trained(folder)
+    posterior = fitted.posterior
+    keys = jax.random.split(jax.random.key(1), 7)
+    exact = kept(folder / "exact.npz", lambda: exact_draws(keys[0], event, x))
+    theta = {name: exact[name] for name in problem.prior().names}
+    found: dict[str, Any] = {"training": _training(fitted)}
+    found["event"] = kept(
+        folder / "event.json", lambda: on_event(keys[1], posterior, event, x, theta)
+    )
+    found["exact"] = {
+        name.removeprefix("info_"): float(exact[name]) for name in exact if name.startswith("info")
+    }
+    arrays = kept(folder / "draws.npz", lambda: draws_of(keys[2], posterior, event, x))
+    found["likelihood"] = kept(folder / "likelihood.json", lambda: likelihoods(event, x, theta))
+    found["calibration"] = kept(
+        folder / "calibration.json", lambda: _plain(calibrated(keys[3], posterior, event))
+    )
+    found["injections"] = kept(
+        folder / "injections.json", lambda: injections(keys[4], posterior, event)
+    )
+    failed = kept(folder / "failures.json", lambda: _plain(failures(keys[5], posterior, event)))
+    found["failures"] = failed["numbers"]
+    nested = kept(
+        folder / "nested.json", lambda: reference.evidence(keys[6], data.segment())._asdict()
+    )
+    found["nested"] = nested
+    figures.draw(folder, theta, arrays, found, failed["draws"])
+    for report in found["calibration"].values():
+        del report["ranks"]
+    out = Path("benchmarks/results/gw150914.json")
+    out.write_text(json.dumps(found | {"environment": environment()}, indent=1) + "\n")
+
+
+def _training(fitted: jaxsbi.base.Fitted) -> dict[str, float]:
+    history = fitted.history
+    return {
+        "simulations": history.num_simulations[0],
+        "compile_seconds": history.compile_seconds,
+        "run_seconds": history.run_seconds,
+        "validation_loss": float(history.validation_loss[-1]),
+    }
+
+
+def _plain(tree: Any) -> Any:
+    """Return arrays as rounded lists, for JSON."""
+    return jax.tree.map(lambda a: np.round(np.asarray(a, float), 6).tolist(), tree)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "gw150914"))
