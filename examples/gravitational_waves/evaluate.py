@@ -19,9 +19,10 @@ import numpy as np
 
 import jaxsbi
 from benchmarks.environment import environment
-from examples.gravitational_waves import data, dingo, figures, problem, reference
+from examples.gravitational_waves import data, dingo, figures, precessing, problem, reference
 from jaxsbi.base import Array, Key, Posterior, Theta
 from jaxsbi.importance import Weighted
+from jaxsbi.importance import weigh as weigh_draws
 
 DRAWS = 50_000
 RATIOS = (15.0, 25.0, 45.0)
@@ -168,9 +169,33 @@ def likelihoods(event: problem.Event, x: Observation, exact: Theta) -> dict[str,
         "published_correlation": float(np.corrcoef(found, expected)[0, 1]),
         "published_scatter": float(np.std(found - expected)),
         "published_offset": float(np.mean(found - expected)),
+        **reweighted(),
         "frequencies": len(segment.frequency),
         "error_112_nodes": float(np.std(np.asarray(fine) - whole)),
         "error_64_nodes": float(np.std(np.asarray(rough) - whole)),
+    }
+
+
+def reweighted() -> dict[str, Any]:
+    """Weigh all published draws by our likelihood over theirs: does the posterior stay the same?
+
+    No independent sampler, but the marginals that it would find if the published one had converged.
+    """
+    drawn = precessing.published_draws()
+    expected = drawn.pop("log_ratio")
+    with jax.enable_x64(True):
+        score = jax.jit(lambda theta: jax.lax.map(precessing.likelihood(), theta, batch_size=200))
+        found = np.asarray(score({name: jnp.asarray(values) for name, values in drawn.items()}))
+    weighted = weigh_draws(drawn, jnp.asarray(found - expected))
+    key_pick, key_jsd = jax.random.split(jax.random.key(9))
+    rows = precessing.comparable(drawn)
+    again = precessing.comparable(weighted.resample(key_pick, len(expected)))
+    names = tuple(rows)
+    pair = [jnp.stack([jnp.float32(r[name]) for name in names], 1) for r in (again, rows)]
+    jsd = jaxsbi.diagnostics.marginal_jsd(key_jsd, *pair).jsd
+    return {
+        "reweighted_efficiency": float(weighted.efficiency),
+        "reweighted_jsd": dict(zip(names, np.round(jsd, 5).tolist(), strict=True)),
     }
 
 
