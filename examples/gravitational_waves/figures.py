@@ -54,7 +54,7 @@ def posterior(exact: Theta, arrays: dict[str, np.ndarray], event: dict[str, Any]
         "GW150914, sky position fixed\n\n"
         f"JSD to the exact posterior (nat)\n{'':>11}  network weighted\n{rows}\n\n"
         f"efficiency {event['efficiency']:.0%}, "
-        f"{event['draws']:,} draws in {event['seconds']:.0f} s\n"
+        f"{event['draws']:,} draws in {event['cpu_seconds']:.1f} s of CPU\n"
         f"log-evidence ratio {event['log_evidence']:.2f} ± {event['log_evidence_error']:.2f}"
     )
     figure.text(0.98, 0.9, text, ha="right", va="top", family="monospace", fontsize=12)
@@ -72,14 +72,14 @@ def calibration(report: dict[str, Any]) -> Any:
         each.plot(level, level, color=REFERENCE, lw=0.8)
         each.set(xlim=(0, 1), ylim=(0, 1), xlabel="nominal", ylabel="realised")
     for order, name in enumerate(("density", "distance")):
-        ranks, p = np.asarray(report[name]["ranks"]), report[name]["p_value"]
+        ranks, p = np.asarray(report[name]["ranks"]), report[name]["p_values"][0]
         share = np.mean(ranks[:, :1] <= level[None], axis=0)
         axes[0].plot(level, share, color=COLORS[order], label=f"{titles[name]} (p = {p:.2g})")
     ranks = np.asarray(report["parameters"]["ranks"])
     for order, name in enumerate(LABELS):
         share = np.mean(ranks[:, order, None] <= level[None], axis=0)
         axes[1].plot(level, share, color=COLORS[order % 6], lw=1.2, label=name.replace("_", " "))
-    axes[1].set_title(f"each parameter (SBC, p = {report['parameters']['p_value']:.2g})")
+    axes[1].set_title(f"each parameter (SBC, p ≥ {min(report['parameters']['p_values']):.2g})")
     axes[0].set_title("credible regions of all six")
     for each in axes:
         each.legend(frameon=False, fontsize=8, loc="upper left")
@@ -102,10 +102,12 @@ def failures(numbers: dict[str, Any], draws: dict[str, dict[str, Any]]) -> Any:
         tests = found["misspecification"]
         each.set_title(
             f"{name}\nefficiency {found['efficiency']:.2%}, Pareto k {found['pareto_k']:.2f}\n"
-            f"misspecified? data p = {tests['data']:.2g}, summary p = {tests['summary']:.2g}",
+            f"residual p = {found['residual']['p_value']:.2g}, "
+            f"misspecification p = {min(tests.values()):.2g}",
             fontsize=9,
         )
-        each.set_xlabel("chirp mass (solar masses)")
+        top = np.histogram(values, bins, density=True)[0].max()
+        each.set(xlabel="chirp mass (solar masses)", ylim=(0.0, 1.5 * top))
         each.set_yticks([])
     axes[0].legend(frameon=False)
     figure.tight_layout()

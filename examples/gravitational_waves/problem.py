@@ -96,6 +96,16 @@ class Event:
         signal = self.signal(theta, x["spectrum"], self.source(theta))
         return marginal_ratio(parts[0] + 1j * parts[1], signal)
 
+    def left(self, theta: Theta, x: dict[str, Array]) -> Array:
+        """Return the sum of squares that the signal leaves of the data, at its best phase."""
+        parts = jnp.reshape(jnp.asarray(x["strain"], theta["time"].dtype), (2, 2, -1))
+        data = parts[0] + 1j * parts[1]
+        spectrum = jnp.asarray(x["spectrum"], theta["time"].dtype)
+        signal = self.signal(theta, spectrum, self.source(theta))
+        product = jnp.sum(jnp.conj(signal) * data)
+        turn = product / jnp.maximum(jnp.abs(product), 1e-6)
+        return jnp.sum(jnp.abs(data - turn * signal) ** 2)
+
     def signal(self, theta: Theta, spectrum: Array, source: Array) -> Array:
         """Return the whitened, noiseless signal for phase 0, shape `(2, b)`."""
         nodes = jnp.asarray(self.bands.nodes, source.dtype)
