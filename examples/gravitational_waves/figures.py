@@ -102,7 +102,7 @@ def failures(numbers: dict[str, Any], draws: dict[str, dict[str, Any]]) -> Any:
         tests = found["misspecification"]
         each.set_title(
             f"{name}\nefficiency {found['efficiency']:.2%}, Pareto k {found['pareto_k']:.2f}\n"
-            f"residual p = {found['residual']['p_value']:.2g}, "
+            f"residual p {_small(found['residual']['p_value'])}, "
             f"misspecification p = {min(tests.values()):.2g}",
             fontsize=9,
         )
@@ -119,3 +119,7 @@ def _shown(theta: Theta) -> Theta:
         LABELS[name]: np.asarray(values) * (1e3 if name == "time" else 1.0)
         for name, values in theta.items()
     }
+
+
+def _small(p_value: float) -> str:
+    return f"= {p_value:.2g}" if p_value >= 1e-6 else "< 1e-6"

@@ -159,6 +159,30 @@ def full_strain(frequency: np.ndarray, theta: Theta) -> np.ndarray:
         return np.asarray(_strain(jnp.asarray(frequency), theta, _sky()))
 
 
+def mismatch(event: Event, segment: Segment, draws: Theta) -> np.ndarray:
+    """Return what the grid loses of signals: 1 - overlap with those at all frequencies, `(n,)`.
+
+    Args:
+        event: With the grid.
+        segment: The one it was made for; only its spectrum counts.
+        draws: Parameter sets, each leaf of shape `(n,)`.
+    """
+    with jax.enable_x64(True):
+        nodes = np.asarray(event.bands.nodes)
+        whitener = np.sqrt(4.0 * segment.resolution) / segment.asd
+        quiet = jnp.zeros(2 * KNOTS)
+        model = jax.jit(lambda theta: event.signal(theta, quiet, event.source(theta)))
+        found = []
+        for row in range(len(draws["time"])):
+            theta = {name: jnp.asarray(values[row], float) for name, values in draws.items()}
+            strain = full_strain(segment.frequency, theta)
+            _, seen = bands.compress(segment._replace(strain=strain), nodes, _reference)
+            signal = np.asarray(model(theta))
+            overlap = abs(np.vdot(signal, seen)) / np.linalg.norm(signal)
+            found.append(1.0 - overlap / np.linalg.norm(whitener * strain))
+    return np.asarray(found)
+
+
 @jax.jit
 def _strain(frequency: Array, theta: Theta, sky: tuple[Array, ...]) -> Array:
     h = waveforms.aligned(frequency, theta) / theta["distance"]

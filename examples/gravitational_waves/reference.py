@@ -70,7 +70,7 @@ def whittle(segment: Segment, draws: Theta) -> np.ndarray:
     return np.asarray(found)
 
 
-def evidence(key: Key, segment: Segment, *, nodes: int = 64, live: int = 500) -> NestedInfo:
+def evidence(key: Key, segment: Segment, *, nodes: int = 64, live: int = 800) -> NestedInfo:
     """Return the evidence by nested sampling, on a coarser grid that is fine near the posterior."""
     event, x = problem.observe(segment, count=nodes, **NARROW)
     with jax.enable_x64(True):
