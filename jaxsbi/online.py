@@ -51,10 +51,13 @@ class Signals:
     Attributes:
         simulations: Parameters and noiseless signals, `simulate(key, prior, signal, n)`.
         noise: `noise(key, theta, signal) -> x`, one data set; pure JAX code.
+        extrinsic: Names of parameters that the signals don't depend on, for `noise` applies them:
+            a distance, say, or a time. They are drawn from the prior anew each time, too.
     """
 
     simulations: Simulations
     noise: Noise
+    extrinsic: tuple[str, ...] = ()
 
 
 @register_dataclass
@@ -78,19 +81,25 @@ class _Simulated:
 @register_dataclass
 @dataclasses.dataclass(frozen=True)
 class _Noisy:
-    """A stream of stored signals with new noise."""
+    """A stream of stored signals with new noise, and new extrinsic parameters."""
 
     method: Method
     prior: Prior
     signals: Simulations
+    extrinsic: Prior | None
     noise: Noise = dataclasses.field(metadata={"static": True})
 
     def draws(self, key: Key, n: int) -> Simulations:
         key_rows, key_noise = jax.random.split(key)
         rows = self.signals[jax.random.randint(key_rows, (n,), 0, len(self.signals))]
-        x = jax.vmap(self.noise)(jax.random.split(key_noise, n), rows.theta, rows.x)
-        valid = jax.vmap(all_finite)((rows.theta, x))
-        return Simulations(rows.theta, x, valid.astype(jnp.float32))
+        theta = rows.theta
+        if self.extrinsic is not None:
+            key_noise, key_extrinsic = jax.random.split(key_noise)
+            keys = jax.random.split(key_extrinsic, n)
+            theta = theta | jax.vmap(self.extrinsic.sample)(keys)
+        x = jax.vmap(self.noise)(jax.random.split(key_noise, n), theta, rows.x)
+        valid = jax.vmap(all_finite)((theta, x))
+        return Simulations(theta, x, valid.astype(jnp.float32))
 
     def batch(self, key: Key, n: int) -> Simulations:
         return clean(seen(self.method, self.prior, self.draws(key, n)))
@@ -200,8 +209,10 @@ def _streams(
     """Return the stream to train on, the one to validate on, and the user's function in them."""
     if isinstance(simulator, Signals):
         rows, cut = split(simulator.simulations, HELD_OUT, prior)
+        extrinsic = prior.marginal(*simulator.extrinsic) if simulator.extrinsic else None
         training, held_out = (
-            _Noisy(method, prior, part, simulator.noise) for part in (rows[:cut], rows[cut:])
+            _Noisy(method, prior, part, extrinsic, simulator.noise)
+            for part in (rows[:cut], rows[cut:])
         )
         return training, held_out, simulator.noise
     simulator_shape(prior, simulator)  # errors that say what is wrong
