@@ -5,6 +5,7 @@ from jaxsbi import (
     base,
     densities,
     diagnostics,
+    emulators,
     fields,
     methods,
     networks,
@@ -14,11 +15,13 @@ from jaxsbi import (
     samplers,
     sequential,
     tasks,
+    transforms,
 )
 from jaxsbi.base import Fitted, History, Method, Posterior, Simulations
 from jaxsbi.comparison import compare
 from jaxsbi.diagnostics import check
 from jaxsbi.draws import Record
+from jaxsbi.emulators import acquire, emulate, emulate_with_error, emulator_model
 from jaxsbi.external import command, simulate_external
 from jaxsbi.fit import fit
 from jaxsbi.importance import importance
@@ -27,6 +30,7 @@ from jaxsbi.marginals import marginals
 from jaxsbi.methods import emulator, fmpe, joint, nle, npe, npse, nre
 from jaxsbi.online import Signals, fit_online
 from jaxsbi.priors import Prior
+from jaxsbi.reading import from_arrays, read_hdf5
 from jaxsbi.saving import load, save
 from jaxsbi.simulate import simulate
 from jaxsbi.store import Store
@@ -47,17 +51,23 @@ __all__ = [
     "Simulations",
     "Store",
     "abc",
+    "acquire",
     "base",
     "check",
     "command",
     "compare",
     "densities",
     "diagnostics",
+    "emulate",
+    "emulate_with_error",
     "emulator",
+    "emulator_model",
+    "emulators",
     "fields",
     "fit",
     "fit_online",
     "fmpe",
+    "from_arrays",
     "importance",
     "joint",
     "load",
@@ -71,6 +81,7 @@ __all__ = [
     "nre",
     "plots",
     "priors",
+    "read_hdf5",
     "samplers",
     "save",
     "sequential",
@@ -78,4 +89,5 @@ __all__ = [
     "simulate_external",
     "tasks",
     "to_arviz",
+    "transforms",
 ]

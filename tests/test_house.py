@@ -16,10 +16,10 @@ GROUPS = (
     ("base", "disk", "fingerprint", "interop", "interrupt"),
     ("checkpoint",),
     ("latent", "priors", "recentred", "simulate", "draws"),
-    ("networks", "densities", "fields", "samplers", "noise", "tasks"),
+    ("networks", "densities", "fields", "samplers", "noise", "tasks", "transforms"),
     ("methods",),
-    ("splitting", "training", "loop", "online", "fit", "marginals", "importance"),
-    ("abc", "sequential", "comparison", "saving", "external", "store"),
+    ("splitting", "training", "loop", "online", "fit", "marginals", "importance", "emulators"),
+    ("abc", "sequential", "comparison", "saving", "external", "store", "reading"),
     ("diagnostics", "plots"),
 )
 RANK = {room: rank for rank, group in enumerate(GROUPS) for room in group}

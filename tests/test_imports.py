@@ -15,6 +15,7 @@ LATER = (
     "scipy.stats",
     "zarr",
     "dask",
+    "h5py",
 )
 PROGRAM = """
 import sys

@@ -4,6 +4,7 @@ from jaxsbi.plots.calibration import calibration, strata
 from jaxsbi.plots.corner import corner
 from jaxsbi.plots.coverage import coverage
 from jaxsbi.plots.crossover import crossover
+from jaxsbi.plots.emulator import emulator_errors
 from jaxsbi.plots.history import loss, rounds
 from jaxsbi.plots.local import local_c2st
 from jaxsbi.plots.predictive import predictive
@@ -15,6 +16,7 @@ __all__ = [
     "corner",
     "coverage",
     "crossover",
+    "emulator_errors",
     "local_c2st",
     "loss",
     "predictive",

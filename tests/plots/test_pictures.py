@@ -44,11 +44,13 @@ def local(dim: int) -> LocalC2ST:
 
 
 STRATIFIED = Stratified({name: CalibrationReport({"density": ranks()}) for name in "ab"})
+TRUE = RNG.uniform(1.0, 2.0, size=(50, 7))
 PATHS = np.cumsum(RNG.normal(size=(30, 40, 5)), 0)
 PICTURES = {
     "calibration": lambda f: plots.calibration(CalibrationReport({"a": ranks("a")}), figure=f),
     "coverage": lambda f: plots.coverage(ranks(), figure=f),
     "crossover": lambda f: plots.crossover({"npe": (10.0, 0.01)}, figure=f),
+    "emulator_errors": lambda f: plots.emulator_errors(TRUE * 1.01, TRUE, figure=f),
     "local_c2st": lambda f: plots.local_c2st(local(3), figure=f),
     "loss": lambda f: plots.loss(history(), figure=f),
     "predictive": lambda f: plots.predictive(RNG.normal(size=(50, 7)), np.zeros(7), figure=f),
@@ -148,6 +150,17 @@ def test_bands_hold_their_share():
     assert inner.max() == pytest.approx(1.0, abs=0.1)
 
 
+def test_errors_of_an_emulator_are_percentiles():
+    true = RNG.uniform(1.0, 2.0, size=(1000, 3))
+    error = np.linspace(0, 1, 1000)[:, None] * np.array([0.1, 1.0, 2.0])
+    for figure in (
+        plots.emulator_errors(true * (1 + error), true),
+        plots.emulator_errors(true + 3 * error, true, unit=np.full(3, 3.0)),
+    ):
+        tops = [c.get_paths()[0].get_extents().y1 for c in figure.axes[0].collections]
+        np.testing.assert_allclose(tops, [1.0, 1.36, 1.9, 1.98], rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -157,6 +170,9 @@ def test_bands_hold_their_share():
         (lambda: plots.strata(STRATIFIED, "prior"), r"expected one of \['density'\]"),
         (lambda: plots.crossover({"npe": (1.0, -1.0)}), "not negative"),
         (lambda: plots.trajectories(np.zeros((3, 4))), "points, n, dim"),
+        (lambda: plots.emulator_errors(TRUE, TRUE[0]), r"\(50, 7\) and \(7,\)"),
+        (lambda: plots.emulator_errors(TRUE, 0 * TRUE), "Pass `unit`"),
+        (lambda: plots.emulator_errors(TRUE, TRUE, unit=np.ones(3)), r"unit of shape \(7,\)"),
         (lambda: plots.predictive(np.zeros((5, 3)), np.zeros(4)), r"shape \(n, 4\)"),
         (lambda: plots.predictive(np.zeros((5, 3)), np.zeros((3, 1))), "shape \\(numbers,\\)"),
         (

@@ -40,6 +40,13 @@ METHODS = {
     "emulator": jaxsbi.emulator(
         network=networks.MLP(4), components=2, noise=noise.gaussian(0.5 * jnp.eye(3)), sampler=SIR
     ),
+    "emulator of exact runs": jaxsbi.emulator(
+        network=networks.CosmoPower(hidden=(4,)),
+        transform={"": "none"},
+        exact=True,
+        noise=noise.student_t(0.5 * jnp.eye(3), 20),
+        sampler=SIR,
+    ),
     "fmpe": jaxsbi.fmpe(field=FIELD, sampler=ODE),
     "npse": jaxsbi.npse(field=FIELD, sampler=fields.sde(steps=2, density=ODE)),
     "joint": jaxsbi.joint(network=fields.JointTransformer(width=4, layers=1, heads=1), sampler=ODE),

@@ -47,6 +47,8 @@ NEEDY: dict[str, Any] = {
         **{"factor": jnp.eye(3), "bandwidth": jnp.array(0.5)},
     },
     "GaussianNoise": {"cholesky": jnp.eye(2)},
+    "ModelledNoise": {"function": jax.nn.softplus},  # others are classes of the user's own
+    "StudentNoise": {"cholesky": jnp.eye(2), "degrees": jnp.array(3.0)},
     "MaskedBinomial": {"total": 7},
     "MaskedCategorical": {"classes": 3},
 }
@@ -71,7 +73,7 @@ def test_every_configuration_comes_back(runs, name):
 
 def test_every_public_configuration_can_be_saved():
     """A new one is exported by its room, or named here as what a method makes for itself."""
-    parts = {"Components", "Logit", "Function", "Logits", "ModelClassifier"}
+    parts = {"Components", "Widths", "Logit", "Function", "Logits", "ModelClassifier"}
     allowed = set(registry(()).values())
     for module in pkgutil.walk_packages(jaxsbi.__path__, "jaxsbi."):
         if module.name.startswith("jaxsbi.diagnostics"):

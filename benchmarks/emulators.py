@@ -1,0 +1,165 @@
+"""Emulators of a slow, exact simulator: how accurate from how few runs.
+
+    python -m benchmarks.emulators --out benchmarks/results/emulators.json --figure F.png
+
+The simulator is an analytic matter power spectrum of five parameters (the transfer function of
+Bardeen et al. 1986, ApJ 304, 15, the shape of Sugiyama 1995, arXiv:astro-ph/9412025, and damped
+wiggles) at 200 wavenumbers. Errors are relative, over 1,000 fresh runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+
+import jaxsbi
+from benchmarks.clock import twice
+from benchmarks.environment import environment
+
+K = jnp.logspace(-3.0, 0.5, 200)
+PRIOR = jaxsbi.Prior(
+    matter=dist.Uniform(0.1, 0.5),
+    baryons=dist.Uniform(0.03, 0.07),
+    hubble=dist.Uniform(0.5, 0.9),
+    tilt=dist.Uniform(0.8, 1.1),
+    log_amplitude=dist.Uniform(2.0, 4.0),
+)
+BUDGETS = (300, 1_000)
+MEMBERS = 5
+
+
+def main() -> None:
+    """Measure, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--budgets", type=lambda s: [int(n) for n in s.split(",")], default=BUDGETS)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--figure", type=Path, help="percentiles of the errors, as PNG")
+    options = parser.parse_args()
+    test = runs(spectrum, 1_000, 99)
+    rows, fitted = accuracy(options.budgets, test)
+    rows += [*two_stages(test), *active(test)]
+    if options.out:
+        report = {"rows": rows, "environment": environment()}
+        options.out.write_text(json.dumps(report, indent=1) + "\n")
+    if options.figure:
+        figure = jaxsbi.plots.emulator_errors(predictions(fitted, test), test.x, at=K)
+        (axes,) = figure.axes
+        axes.set(xlabel="wavenumber k", xscale="log")
+        figure.savefig(options.figure, dpi=120)
+
+
+def spectrum(key: Any, theta: dict[str, Any]) -> Any:
+    """Return the power spectrum at `K`; exact, the key is not used."""
+    matter, baryons, hubble = theta["matter"], theta["baryons"], theta["hubble"]
+    sound = 44.5 * jnp.log(9.83 / (matter * hubble**2)) * hubble
+    sound = sound / jnp.sqrt(1 + 10 * (baryons * hubble**2) ** 0.75)
+    phase = K * sound
+    wiggles = 0.3 * baryons / matter * jnp.sin(phase) / (1 + phase / 5)
+    return smooth(key, theta) * (1 + wiggles * jnp.exp(-((K / 0.2) ** 1.4)))
+
+
+def smooth(key: Any, theta: dict[str, Any]) -> Any:
+    """Return the spectrum without wiggles: a cheap approximation, wrong by up to a tenth."""
+    del key
+    matter, baryons, hubble = theta["matter"], theta["baryons"], theta["hubble"]
+    shape = matter * hubble * jnp.exp(-baryons * (1 + jnp.sqrt(2 * hubble) / matter))
+    q = K / shape
+    polynomial = 1 + 3.89 * q + (16.1 * q) ** 2 + (5.46 * q) ** 3 + (6.71 * q) ** 4
+    transfer = jnp.log(1 + 2.34 * q) / (2.34 * q) * polynomial**-0.25
+    return jnp.exp(theta["log_amplitude"]) * K ** theta["tilt"] * transfer**2
+
+
+def runs(simulator: Callable[..., Any], n: int, seed: int) -> jaxsbi.Simulations:
+    """Return runs at draws of the prior."""
+    return jaxsbi.simulate(jax.random.key(seed), PRIOR, simulator, n, progress=False)
+
+
+def fit(rows: jaxsbi.Simulations, seed: int = 0, network: Any = None, **options: Any) -> Any:
+    """Train an emulator of logarithms, with the defaults otherwise."""
+    method = jaxsbi.emulator(network=network, components=16, transform="log", exact=True)
+    return jaxsbi.fit(jax.random.key(seed), method, PRIOR, rows, progress=False, **options)
+
+
+def predictions(fitted: Any, test: jaxsbi.Simulations) -> np.ndarray:
+    """Return the emulated spectra of the test runs."""
+    return np.asarray(jax.vmap(lambda theta: jaxsbi.emulate(fitted, theta))(test.theta))
+
+
+def scores(fitted: Any, test: jaxsbi.Simulations) -> dict[str, float]:
+    """Return percentiles of the relative error, over all numbers of all test runs."""
+    error = np.abs(predictions(fitted, test) / np.asarray(test.x) - 1)
+    return {f"p{p}": float(f"{np.percentile(error, p):.3g}") for p in (50, 68, 95, 99)}
+
+
+def record(what: str, fitted: Any, test: jaxsbi.Simulations, **more: Any) -> dict[str, Any]:
+    """Return and print one row."""
+    seconds = round(fitted.history.compile_seconds + fitted.history.run_seconds, 1)
+    row = {"what": what, **more, **scores(fitted, test), "fit_seconds": seconds}
+    print(json.dumps(row), flush=True)
+    return row
+
+
+def accuracy(budgets: Any, test: jaxsbi.Simulations) -> tuple[list[dict[str, Any]], Any]:
+    """Return the errors of one emulator and of an ensemble, and the last ensemble."""
+    rows, members = [], None
+    for n in budgets:
+        training = runs(spectrum, n, 1)
+        plain = jaxsbi.networks.MLP(128, 128)
+        rows.append(record("default", fit(training), test, runs=n))
+        rows.append(record("MLP(128, 128)", fit(training, network=plain), test, runs=n))
+        members = fit(training, ensemble=MEMBERS)
+        rows.append(
+            record("ensemble", members, test, runs=n, members=MEMBERS, **trust(members, test))
+        )
+    return rows, members
+
+
+def trust(members: Any, test: jaxsbi.Simulations) -> dict[str, Any]:
+    """Return how often the error is within one and two of the ensemble's, and the speed."""
+
+    @jax.jit
+    def predict(theta: Any) -> Any:
+        return jax.vmap(lambda t: jaxsbi.emulate_with_error(members, t))(theta)
+
+    (found, deviation), seconds = twice(lambda: jax.block_until_ready(predict(test.theta)))
+    z = np.abs(np.asarray(found) - np.asarray(test.x)) / np.asarray(deviation)
+    within = {f"within_{s}": round(float(np.mean(z < s)), 3) for s in (1, 2, 4)}
+    return within | {"seconds_of_1000_predictions": seconds}
+
+
+def two_stages(test: jaxsbi.Simulations) -> list[dict[str, Any]]:
+    """Return errors after 50 exact runs, alone and after 3,000 of a cheap approximation."""
+    first, few = fit(runs(smooth, 3_000, 3)), runs(spectrum, 50, 4)
+    rows = [record("cheap approximation only", first, test, runs=0, cheap_runs=3_000)]
+    rows.append(record("exact runs only", fit(few), test, runs=50))
+    second = fit(few, initial=first.posterior)
+    rows.append(
+        record("cheap approximation, then exact runs", second, test, runs=50, cheap_runs=3_000)
+    )
+    return rows
+
+
+def active(test: jaxsbi.Simulations) -> list[dict[str, Any]]:
+    """Return errors of ensembles from 100 runs and 100 more: chosen, or drawn from the prior."""
+    rows = []
+    for seed in (5, 6):
+        start = runs(spectrum, 100, seed)
+        members = fit(start, ensemble=3, capacity=200)
+        theta = jaxsbi.acquire(jax.random.key(seed), members, 100)
+        chosen = jaxsbi.from_arrays(theta, jax.vmap(lambda t: spectrum(None, t))(theta))
+        for what, more in (("chosen", chosen), ("random", runs(spectrum, 100, 10 + seed))):
+            found = fit(start.join(more), ensemble=3)
+            rows.append(record(f"{what} second hundred", found, test, runs=200, seed=seed))
+    return rows
+
+
+if __name__ == "__main__":
+    main()
