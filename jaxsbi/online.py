@@ -51,10 +51,13 @@ class Signals:
     Attributes:
         simulations: Parameters and noiseless signals, `simulate(key, prior, signal, n)`.
         noise: `noise(key, theta, signal) -> x`, one data set; pure JAX code.
+        extrinsic: Names of parameters that the signals don't depend on, for `noise` applies them:
+            a distance, say, or a time. They are drawn from the prior anew each time, too.
     """
 
     simulations: Simulations
     noise: Noise
+    extrinsic: tuple[str, ...] = ()
 
 
 @register_dataclass
@@ -75,19 +78,25 @@ class _Simulated:
 @register_dataclass
 @dataclasses.dataclass(frozen=True)
 class _Noisy:
-    """A stream of stored signals with new noise."""
+    """A stream of stored signals with new noise, and new extrinsic parameters."""
 
     prior: Prior
     signals: Simulations
+    extrinsic: Prior | None
     noise: Noise = dataclasses.field(metadata={"static": True})
     latent: bool = dataclasses.field(metadata={"static": True})
 
     def batch(self, key: Key, n: int) -> Simulations:
         key_rows, key_noise = jax.random.split(key)
         rows = self.signals[jax.random.randint(key_rows, (n,), 0, len(self.signals))]
-        x = jax.vmap(self.noise)(jax.random.split(key_noise, n), rows.theta, rows.x)
-        valid = jax.vmap(all_finite)((rows.theta, x))
-        return _seen(self.prior, rows.theta, x, valid, self.latent)
+        theta = rows.theta
+        if self.extrinsic is not None:
+            key_noise, key_extrinsic = jax.random.split(key_noise)
+            keys = jax.random.split(key_extrinsic, n)
+            theta = theta | jax.vmap(self.extrinsic.sample)(keys)
+        x = jax.vmap(self.noise)(jax.random.split(key_noise, n), theta, rows.x)
+        valid = jax.vmap(all_finite)((theta, x))
+        return _seen(self.prior, theta, x, valid, self.latent)
 
 
 def fit_online(
@@ -186,8 +195,10 @@ def _streams(prior: Prior, simulator: Simulator | Signals, latent: bool) -> tupl
     """Return the stream to train on, and the one to validate on."""
     if isinstance(simulator, Signals):
         rows, cut = split(simulator.simulations, HELD_OUT, prior)
+        extrinsic = prior.marginal(*simulator.extrinsic) if simulator.extrinsic else None
         training, held_out = (
-            _Noisy(prior, part, simulator.noise, latent) for part in (rows[:cut], rows[cut:])
+            _Noisy(prior, part, extrinsic, simulator.noise, latent)
+            for part in (rows[:cut], rows[cut:])
         )
         return training, held_out
     simulator_shape(prior, simulator)  # errors that say what is wrong

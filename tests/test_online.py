@@ -9,6 +9,7 @@ import pytest
 
 import jaxsbi
 from jaxsbi import loop
+from jaxsbi.latent import PriorError
 
 PRIOR = jaxsbi.Prior(theta=dist.Normal(0.0, 1.0))
 METHOD = jaxsbi.npe(density=jaxsbi.densities.Gaussian(hidden=16))
@@ -95,6 +96,26 @@ def test_signals_with_new_noise_are_worth_more_than_with_old():
     fresh = run(jaxsbi.Signals(signals, noise))
     assert fresh.history.num_simulations == (600 * 64, 2048)
     assert gain(fresh) > gain(fixed) + 0.005
+
+
+def test_extrinsic_parameters_of_signals_are_drawn_anew():
+    # Of 20 stored scales alone, the shift could not be learned: there would be 20 of them.
+    prior = jaxsbi.Prior(scale=dist.Normal(0.0, 1.0), shift=dist.Normal(0.0, 1.0))
+
+    def apply(key, theta, x):
+        return jnp.stack([x[0], theta["shift"]]) + 0.5 * jax.random.normal(key, (2,))
+
+    signals = jaxsbi.simulate(
+        jax.random.key(3), prior, lambda key, t: t["scale"][None], 20, progress=False
+    )
+    what = jaxsbi.Signals(signals, apply, extrinsic=("shift",))
+    posterior = run(what, prior=prior).posterior
+    draws = posterior.sample(jax.random.key(1), jnp.array([0.0, 2.0]), 4000)["shift"]
+    # Exact: mean 0.8 x, variance 0.2; as close as 600 steps come.
+    assert abs(float(jnp.mean(draws)) - 1.6) < 0.05
+    assert abs(float(jnp.std(draws)) - 0.2**0.5) < 0.03
+    with pytest.raises(PriorError, match="expected names among"):
+        run(jaxsbi.Signals(signals, apply, extrinsic=("time",)), prior=prior)
 
 
 def test_what_is_not_finite_is_counted_and_left_out():

@@ -1,0 +1,65 @@
+"""The likelihood-based road: the exact likelihood, sampled without any network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from examples.gravitational_waves import problem, waveforms
+from examples.gravitational_waves.data import EVENT, Segment, published_segment
+from examples.gravitational_waves.detectors import SIDEREAL_DAY, project, sidereal
+from examples.gravitational_waves.likelihood import detected, marginal_ratio, whiten
+from jaxsbi.base import Array, Key, Theta
+from jaxsbi.samplers import NestedInfo, SMCInfo, nested, smc
+
+NARROW = {"chirp_masses": (28.0, 34.0), "time": 0.003}
+"""Where the posterior is: near the reference waveform fewer nodes are enough."""
+
+
+def log_density(event: problem.Event, x: dict[str, Array]) -> Callable[[Array], Array]:
+    """Return the posterior's log-density in the prior's latent space, up to the evidence."""
+    prior = problem.prior()
+
+    def at(z: Array) -> Array:
+        return prior.latent_log_prob(z) + event.log_likelihood(prior.from_latent(z), x)
+
+    return at
+
+
+def posterior(key: Key, event: problem.Event, x: dict[str, Array], n: int) -> tuple[Theta, SMCInfo]:
+    """Return draws by sequential Monte Carlo, in double precision, and its report."""
+    with jax.enable_x64(True):
+        sampler = smc(particles=256)
+        run = jax.jit(lambda key: sampler(key, log_density(event, x), problem.prior().dim, n))
+        z, info = run(key)
+        info.warn()
+        return jax.tree.map(np.asarray, jax.vmap(problem.prior().from_latent)(z)), info
+
+
+def published_ratios(draws: dict[str, np.ndarray]) -> np.ndarray:
+    """Return the log-likelihood ratio of each published draw, as its authors defined it."""
+    segment = published_segment()
+    with jax.enable_x64(True):
+        frequency = jnp.asarray(segment.frequency)
+        observed = whiten(segment, jnp.asarray(segment.strain))
+        start = sidereal(EVENT)
+
+        def one(theta: Theta) -> Array:
+            time = theta["tc"] - EVENT
+            turn = start + 2.0 * jnp.pi * time / SIDEREAL_DAY
+            sky = project(theta["ra"], theta["dec"], theta["polarization"], turn)
+            strain = detected(frequency, *waveforms.precessing(frequency, theta), sky, time)
+            return marginal_ratio(observed, whiten(segment, strain))
+
+        theta = {name: jnp.asarray(values) for name, values in draws.items()}
+        return np.asarray(jax.jit(lambda theta: jax.lax.map(one, theta))(theta))
+
+
+def evidence(key: Key, segment: Segment, *, nodes: int = 64, live: int = 500) -> NestedInfo:
+    """Return the evidence by nested sampling, on a coarser grid that is fine near the posterior."""
+    event, x = problem.observe(segment, count=nodes, **NARROW)
+    with jax.enable_x64(True):
+        return nested(key, log_density(event, x), problem.prior().dim, 1000, live=live)[1]

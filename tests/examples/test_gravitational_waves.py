@@ -1,0 +1,133 @@
+"""The flagship example: each part against numbers of other programs, and the whole, small."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+# Not by importing it: ripplegw starts JAX, and changes its precision.
+if not all(importlib.util.find_spec(name) for name in ("ripplegw", "h5py")):
+    pytest.skip('needs pip install "jaxsbi[gw]"', allow_module_level=True)
+
+from examples.gravitational_waves import bands, data, detectors, problem, reference
+
+# Right ascension, declination, polarization, GPS time; sidereal time; for Hanford and Livingston
+# F+, Fx and the delay: LALSuite 7.26 (ComputeDetAMResponse, TimeDelayFromEarthCenter).
+LAL = [
+    ((4.002148315014479, -0.47847567661101387, 0.12872212178963477, 1126259460.0661106),
+     36137.055064451364,
+     ((-0.8078106892, -0.3425887180, 0.0185764921), (0.9301392877, 0.3630434153, 0.0212270033))),
+    ((5.109927617709579, 0.9711072838331709, 1.9058024965549174, 1126259462.9179862),
+     36137.05527241557,
+     ((-0.1011120300, 0.6702007223, -0.0128749205), (-0.1229490964, -0.4580310863, -0.0041482708))),
+    ((3.415696558991173, 1.0554961743852478, 2.563079532033328, 1126259460.010954),
+     36137.05506042927,
+     ((-0.3041435735, 0.0533922228, -0.0061515536), (0.2005149100, -0.0568762308, -0.0018905371))),
+    ((5.3872299529679575, -1.2021856584134354, 2.292280190156093, 1126259460.7026224),
+     36137.055110866546,
+     ((-0.5662584706, 0.2693112117, 0.0127383111), (0.5350916735, -0.0216231322, 0.0113273107))),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def measured():
+    """The real data, where they are or can be downloaded."""
+    try:
+        for name in data.FILES:
+            data.find(name)
+    except OSError as error:
+        pytest.skip(f"the data of GW150914 are neither here nor to be had: {error}")
+
+
+@pytest.fixture(scope="module")
+def quiet():
+    """Eight seconds of Gaussian noise of a known, steep spectrum."""
+    frequency = np.arange(160, 4096) / 8.0
+    asd = 1e-23 * np.sqrt((40.0 / frequency) ** 6 + 1.0 + (frequency / 200.0) ** 2)
+    asd = np.stack([asd, 1.5 * asd])
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(2, *asd.shape))
+    strain = (noise[0] + 1j * noise[1]) * asd / np.sqrt(4.0 / 8.0)
+    return data.Segment(frequency, strain, asd)
+
+
+def binary(**changes):
+    theta = {"chirp_mass": 30.0, "mass_ratio": 0.7, "chi1": 0.3, "chi2": -0.2}
+    return theta | {"distance": 500.0, "time": 0.011} | changes
+
+
+def arrays(theta):
+    return {name: jnp.asarray(value, float) for name, value in theta.items()}
+
+
+def test_ripplegw_does_not_change_the_precision():
+    assert jnp.zeros(1).dtype == jnp.float32
+
+
+@pytest.mark.parametrize(("where", "sidereal", "expected"), LAL)
+def test_detectors_are_those_of_lal(where, sidereal, expected, x64):
+    ra, dec, psi, gps = where
+    turns = (detectors.sidereal(gps) - sidereal) / (2.0 * np.pi)
+    assert abs(turns - round(turns)) < 1e-7
+    angles = jnp.asarray([ra, dec, psi, detectors.sidereal(gps)])
+    found = np.stack(detectors.project(*angles), axis=1)
+    np.testing.assert_allclose(found, expected, rtol=0.0, atol=1e-6)
+
+
+def test_the_grid_loses_nothing(quiet, x64):
+    event, _ = problem.observe(quiet)
+    whitener = np.sqrt(4.0 * quiet.resolution) / quiet.asd
+    for changes in ({}, {"chirp_mass": 26.5}, {"chirp_mass": 35.5, "chi1": -0.7, "time": 0.0085}):
+        strain = problem.full_strain(quiet.frequency, binary(**changes))
+        _, seen = bands.compress(
+            quiet._replace(strain=strain), np.asarray(event.bands.nodes), problem._reference
+        )
+        theta = arrays(binary(**changes))
+        model = np.asarray(event.signal(theta, jnp.zeros(10), event.source(theta)))
+        overlap = abs(np.vdot(model, seen)) / np.linalg.norm(model)
+        mismatch = 1.0 - overlap / np.linalg.norm(whitener * strain)
+        assert 0.0 <= mismatch < 1e-4
+
+
+def test_noise_on_the_grid_is_white(quiet):
+    _, seen = bands.compress(quiet, np.linspace(20.0, 511.875, 500), problem._reference)
+    numbers = np.concatenate([seen.real, seen.imag]).ravel()  # 2,000
+    assert abs(np.mean(numbers**2) - 1.0) < 4.0 * np.sqrt(2.0 / 2000.0)
+    assert abs(np.mean(numbers.reshape(4, -1)[:, 1:] * numbers.reshape(4, -1)[:, :-1])) < 4.0 / 44.0
+
+
+def test_data_and_likelihood_know_no_phase(quiet, x64):
+    strain = quiet.strain + problem.full_strain(quiet.frequency, binary())
+    event, x = problem.observe(quiet._replace(strain=strain))
+    _, turned = problem.observe(quiet._replace(strain=strain * np.exp(1.3j)))
+    np.testing.assert_allclose(x["strain"], turned["strain"], atol=1e-9)
+    found = float(event.log_likelihood(arrays(binary()), x))
+    # Whittle's likelihood at all frequencies, the phase integrated out by quadrature.
+    whitener = np.sqrt(4.0 * quiet.resolution) / quiet.asd
+    signal = whitener * problem.full_strain(quiet.frequency, binary())
+    product = np.vdot(signal, whitener * strain)
+    phases = np.linspace(0.0, 2.0 * np.pi, 2000, endpoint=False)
+    terms = (np.exp(1j * phases) * product).real
+    exact = np.log(np.mean(np.exp(terms - terms.max()))) + terms.max()
+    exact -= 0.5 * np.linalg.norm(signal) ** 2
+    assert abs(found - exact) < 0.1
+    # Single precision, as in training, is good enough for weights, too.
+    with jax.enable_x64(False):
+        single = event.log_likelihood(arrays(binary()), jax.tree.map(jnp.float32, x))
+    assert abs(float(single) - found) < 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.rank_promotion  # ripplegw's
+def test_published_likelihoods_are_reproduced(measured, x64):
+    drawn = data.published()
+    rows = np.random.default_rng(1).choice(len(drawn["tc"]), 60, replace=False)
+    found = reference.published_ratios({k: v[rows] for k, v in drawn.items()})
+    expected = drawn["log_ratio"][rows]
+    assert np.corrcoef(found, expected)[0, 1] > 0.95
+    # Their spectrum was estimated from other data: a constant of 10 nat, and little else.
+    assert np.std(found - expected) < 0.5
