@@ -17,7 +17,7 @@ from examples.gravitational_waves import data, problem
 from jaxsbi.base import Fitted, Key
 from jaxsbi.networks import MLP, SVD, Fuse
 
-SIGNALS, STEPS, BATCH = 65_536, 30_000, 256
+SIGNALS, STEPS, BATCH = 65_536, 18_000, 256
 EXTRINSIC = ("distance", "time")
 
 

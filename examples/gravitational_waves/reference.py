@@ -58,6 +58,18 @@ def published_ratios(draws: dict[str, np.ndarray]) -> np.ndarray:
         return np.asarray(jax.jit(lambda theta: jax.lax.map(one, theta))(theta))
 
 
+def whittle(segment: Segment, draws: Theta) -> np.ndarray:
+    """Return the aligned-spin log-likelihood ratios at all frequencies, the slow and sure way."""
+    found = []
+    with jax.enable_x64(True):
+        observed = whiten(segment, jnp.asarray(segment.strain))
+        for row in range(len(next(iter(draws.values())))):
+            theta = {name: values[row] for name, values in draws.items()}
+            signal = whiten(segment, jnp.asarray(problem.full_strain(segment.frequency, theta)))
+            found.append(float(marginal_ratio(observed, signal)))
+    return np.asarray(found)
+
+
 def evidence(key: Key, segment: Segment, *, nodes: int = 64, live: int = 500) -> NestedInfo:
     """Return the evidence by nested sampling, on a coarser grid that is fine near the posterior."""
     event, x = problem.observe(segment, count=nodes, **NARROW)

@@ -9,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxsbi
+
 # Not by importing it: ripplegw starts JAX, and changes its precision.
 if not all(importlib.util.find_spec(name) for name in ("ripplegw", "h5py")):
     pytest.skip('needs pip install "jaxsbi[gw]"', allow_module_level=True)
 
-from examples.gravitational_waves import bands, data, detectors, problem, reference
+from examples.gravitational_waves import bands, data, detectors, dingo, evaluate, problem, reference
 
 # Right ascension, declination, polarization, GPS time; sidereal time; for Hanford and Livingston
 # F+, Fx and the delay: LALSuite 7.26 (ComputeDetAMResponse, TimeDelayFromEarthCenter).
@@ -131,3 +133,25 @@ def test_published_likelihoods_are_reproduced(measured, x64):
     assert np.corrcoef(found, expected)[0, 1] > 0.95
     # Their spectrum was estimated from other data: a constant of 10 nat, and little else.
     assert np.std(found - expected) < 0.5
+
+
+@pytest.mark.slow
+def test_a_small_network_is_calibrated_and_weighed_by_the_exact_likelihood(quiet):
+    event, _ = problem.observe(quiet, count=72)
+    small = dingo.method(components=40, hidden=64, blocks=1, layers=4)
+    fitted = dingo.train(
+        jax.random.key(0), event, signals=8192, steps=1500, batch=128, network=small
+    )
+    posterior = fitted.posterior
+    report = jaxsbi.diagnostics.calibration(
+        jax.random.key(1), posterior, problem.prior(), event.simulate, num_datasets=300
+    )
+    assert report.passed, str(report)
+    strain = quiet.strain + problem.full_strain(quiet.frequency, binary(distance=800.0))
+    _, x = problem.observe(quiet._replace(strain=strain), count=72)
+    weighted, _ = evaluate.weigh(jax.random.key(2), posterior, event, x, 10_000)
+    assert weighted.log_weights.dtype == jnp.float64
+    assert float(weighted.efficiency) > 0.01
+    again, _ = evaluate.weigh(jax.random.key(3), posterior, event, x, 10_000)
+    errors = np.hypot(float(weighted.log_evidence_error), float(again.log_evidence_error))
+    assert abs(float(weighted.log_evidence - again.log_evidence)) < 4.0 * errors

@@ -1,0 +1,119 @@
+"""The pictures: the learned posterior over the exact one, its calibration, and when it fails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+import jaxsbi
+from jaxsbi.base import Theta
+from jaxsbi.plots.canvas import COLORS, REFERENCE
+
+LABELS = {
+    "chirp_mass": "chirp mass\n(solar masses)",
+    "mass_ratio": "mass ratio",
+    "chi1": "spin 1",
+    "chi2": "spin 2",
+    "distance": "distance (Mpc)",
+    "time": "time (ms)",
+}
+
+
+def draw(
+    folder: Path,
+    exact: Theta,
+    arrays: dict[str, np.ndarray],
+    found: dict[str, Any],
+    failed: dict[str, dict[str, np.ndarray]],
+) -> None:
+    """Write all figures into a folder."""
+    for name, figure in {
+        "posterior": posterior(exact, arrays, found["event"]),
+        "calibration": calibration(found["calibration"]),
+        "failures": failures(found["failures"], failed),
+    }.items():
+        figure.savefig(folder / f"{name}.png", dpi=110, bbox_inches="tight")
+        plt.close(figure)
+
+
+def posterior(exact: Theta, arrays: dict[str, np.ndarray], event: dict[str, Any]) -> Any:
+    """Draw the learned posterior of GW150914 in colour over the exact one in grey."""
+    groups = {
+        label: _shown({n: arrays[f"{kind}_{n}"] for n in exact})
+        for kind, label in (("network", "network"), ("weighted", "network, weighted"))
+    }
+    figure = jaxsbi.plots.corner(groups, reference=_shown(exact))
+    rows = "\n".join(
+        f"{n.replace('_', ' '):>11} {event['jsd_network'][n]:8.4f} {event['jsd_weighted'][n]:8.4f}"
+        for n in exact
+    )
+    text = (
+        "GW150914, sky position fixed\n\n"
+        f"JSD to the exact posterior (nat)\n{'':>11}  network weighted\n{rows}\n\n"
+        f"efficiency {event['efficiency']:.0%}, "
+        f"{event['draws']:,} draws in {event['seconds']:.0f} s\n"
+        f"log-evidence ratio {event['log_evidence']:.2f} ± {event['log_evidence_error']:.2f}"
+    )
+    figure.text(0.98, 0.9, text, ha="right", va="top", family="monospace", fontsize=12)
+    return figure
+
+
+def calibration(report: dict[str, Any]) -> Any:
+    """Draw realised against nominal coverage, and each parameter's ranks."""
+    figure, axes = plt.subplots(1, 2, figsize=(8.4, 3.8))
+    level = np.linspace(0.0, 1.0, 200)
+    titles = {"density": "coverage", "distance": "TARP", "parameters": "SBC"}
+    band = report["density"]["band"]
+    for each in axes:
+        each.fill_between(level, level - band, level + band, color=REFERENCE, alpha=0.25, lw=0)
+        each.plot(level, level, color=REFERENCE, lw=0.8)
+        each.set(xlim=(0, 1), ylim=(0, 1), xlabel="nominal", ylabel="realised")
+    for order, name in enumerate(("density", "distance")):
+        ranks, p = np.asarray(report[name]["ranks"]), report[name]["p_value"]
+        share = np.mean(ranks[:, :1] <= level[None], axis=0)
+        axes[0].plot(level, share, color=COLORS[order], label=f"{titles[name]} (p = {p:.2g})")
+    ranks = np.asarray(report["parameters"]["ranks"])
+    for order, name in enumerate(LABELS):
+        share = np.mean(ranks[:, order, None] <= level[None], axis=0)
+        axes[1].plot(level, share, color=COLORS[order % 6], lw=1.2, label=name.replace("_", " "))
+    axes[1].set_title(f"each parameter (SBC, p = {report['parameters']['p_value']:.2g})")
+    axes[0].set_title("credible regions of all six")
+    for each in axes:
+        each.legend(frameon=False, fontsize=8, loc="upper left")
+    figure.tight_layout()
+    return figure
+
+
+def failures(numbers: dict[str, Any], draws: dict[str, dict[str, Any]]) -> Any:
+    """Draw the chirp mass with and without faults in the data, and what the diagnostics say."""
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3.6), sharey=True, sharex=True)
+    bins = np.linspace(26.0, 36.0, 80)
+    for each, (name, found) in zip(axes, numbers.items(), strict=True):
+        values, weight = (np.asarray(draws[name][key]) for key in ("network", "weight"))
+        each.hist(
+            values, bins, weights=weight, density=True, color=REFERENCE, alpha=0.6, label="weighted"
+        )
+        each.hist(
+            values, bins, density=True, histtype="step", color=COLORS[0], lw=1.8, label="network"
+        )
+        tests = found["misspecification"]
+        each.set_title(
+            f"{name}\nefficiency {found['efficiency']:.2%}, Pareto k {found['pareto_k']:.2f}\n"
+            f"misspecified? data p = {tests['data']:.2g}, summary p = {tests['summary']:.2g}",
+            fontsize=9,
+        )
+        each.set_xlabel("chirp mass (solar masses)")
+        each.set_yticks([])
+    axes[0].legend(frameon=False)
+    figure.tight_layout()
+    return figure
+
+
+def _shown(theta: Theta) -> Theta:
+    return {
+        LABELS[name]: np.asarray(values) * (1e3 if name == "time" else 1.0)
+        for name, values in theta.items()
+    }
