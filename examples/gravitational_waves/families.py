@@ -73,6 +73,15 @@ def modes(mf: np.ndarray, theta: Theta) -> np.ndarray:
         return np.asarray(_modes(_double(mf), *numbers)) / UNIT
 
 
+def direct(frequency: Array, mass: float, theta: Theta) -> Array:
+    """Return one waveform of IMRPhenomD at some frequencies in Hz, for 1 Mpc."""
+    q = theta["mass_ratio"]
+    eta = q / (1.0 + q) ** 2
+    one, zero = jnp.ones_like(q), jnp.zeros_like(q)
+    numbers = [mass * eta**0.6, eta, theta["chi1"], theta["chi2"], one, zero, zero]
+    return gen_IMRPhenomD(frequency, jnp.stack(numbers), 20.0)
+
+
 @functools.partial(jax.jit, static_argnames="family", compiler_options=ONCE_OPTIONS)
 def _waveforms(family: str, mf: Array, *numbers: Array) -> Array:
     frequency = mf / (MASS * SUN)

@@ -154,3 +154,20 @@ def between(h: Array, mf: Array) -> Array:
         t * (t - 1) * (t - 2) / 6,
     ]
     return sum(w[None] * parts[:, first + i] for i, w in enumerate(weights))
+
+
+def seen(h: Array, tilt: Array, chip: Array, view: Array) -> Array:
+    """Return the plus polarization of a precessing binary, shape `(k,)`.
+
+    Args:
+        h: Its strongest mode, shape `(k,)`.
+        tilt: `between` of the surrogate's "tilt", shape `(2, k)`.
+        chip: The precessing spin.
+        view: Polar angle of the total angular momentum to the line of sight, phase of precession,
+            and polarization angle.
+    """
+    # Half the ratio of the first two modes: the tangent of half the opening angle, and its phase.
+    ratio = 0.5 * chip * jnp.exp(tilt[0] + 1j * tilt[1])
+    factors = jnp.stack([jnp.ones_like(ratio), 2 * ratio, 6**0.5 * ratio**2, 2 * ratio**3, ratio**4])
+    left, right = families.pattern(*view)
+    return 0.5 * h * ((left + right) @ factors)
