@@ -38,7 +38,7 @@ class Campaign:
     invalid: int
 
 
-def from_arrays(theta: Theta, x: Data, weight: Any = None) -> Simulations:
+def from_arrays(theta: Mapping[str, Any], x: Data, weight: Any = None) -> Simulations:
     """Return simulations from arrays.
 
     Args:

@@ -18,6 +18,10 @@ from jaxsbi.base import Array, Data
 Transform = str | tuple[tuple[str, str], ...]
 
 
+FASTEST = 0.9
+"""Of half a turn: phases that turn faster, from one number to the next, cannot be unwrapped."""
+
+
 class Form(NamedTuple):
     """How one array is learned.
 
@@ -164,6 +168,20 @@ def check(transform: Transform, x: Data) -> None:
                 f"{wrong} others among {values.size}. Leave these outputs out of x, or choose "
                 "another transform."
             )
+        if complex_wanted and values.ndim > 1:
+            _check_turns(f"x{jax.tree_util.keystr(path)}", values)
+
+
+def _check_turns(where: str, h: np.ndarray) -> None:
+    """Raise a ValueError if phases turn too fast, from number to number, to be followed."""
+    steps = np.abs(np.angle(h[..., 1:] * np.conj(h[..., :-1])))
+    share = np.mean(steps > FASTEST * np.pi) if steps.size else 0.0
+    if share > 0.01:
+        raise ValueError(
+            f"{where}: transform 'amplitude_phase' follows the phase along the last axis, got "
+            f"steps of about half a turn or more in {share:.0%}. Sample it more finely, or take "
+            "out the arrival time."
+        )
 
 
 def _map(transform: Transform, function: Callable[..., Any], *trees: Data) -> Data:

@@ -69,6 +69,13 @@ def test_amplitudes_of_zero_are_refused():
         transforms.check("amplitude_phase", jnp.ones((2, 3), jnp.complex64).at[:, 0].set(0.0))
 
 
+def test_phases_that_turn_too_fast_are_refused():
+    h = jnp.exp(1j * jnp.outer(jnp.array([1.0, 5.0]), jnp.arange(30.0)))
+    transforms.check("amplitude_phase", h[:1])
+    with pytest.raises(ValueError, match=r"x: .*half a turn or more in 10%.*more finely"):
+        transforms.check("amplitude_phase", jnp.exp(1j * jnp.arange(30.0) ** 2)[None])
+
+
 @pytest.mark.parametrize("transform", ["lgo", {"power": "lgo"}])
 def test_unknown_forms(transform):
     with pytest.raises(ValueError, match=r"transform: expected one of .*'log'.*got 'lgo'"):

@@ -116,19 +116,13 @@ class Observation(dist.Distribution):
     def __init__(
         self, noise: Noise, trained: dict[str, Any], mean: Data, z: Array, depth: int
     ) -> None:
-        self._noise, self._trained, self._mean, self._z, self._depth = (
-            noise,
-            trained,
-            mean,
-            z,
-            depth,
-        )
+        self._noise, self._mean, self._z, self._depth = noise, mean, z, depth
         size = jax.eval_shape(_mapped(flatten, depth), mean).shape[-1]
+        self._trained = trained or _known(noise, size, z.shape[-1])
         super().__init__(z.shape[:depth], (size,))
 
     def _law(self, mean: Data, z: Array) -> dist.Distribution:
-        trained = self._trained
-        return self._noise.distribution(trained.get("params", {}), mean, trained.get("scale"), z)
+        return self._noise.distribution(self._trained["params"], mean, self._trained["scale"], z)
 
     def log_prob(self, value: Array) -> Array:
         """Return the log-density of each data set, shape of the plate."""
@@ -151,6 +145,22 @@ class Observation(dist.Distribution):
             return self._law(mean, z).sample(key)
 
         return _mapped(one, len(shape))(jax.random.split(key, shape), mean, z)
+
+
+def _known(noise: Noise, size: int, dim: int) -> dict[str, Any]:
+    """Return what a noise model takes in place of what is learned.
+
+    Raises:
+        ValueError: If it is for another number of data, or has to be learned.
+    """
+    scale = jnp.ones(size)
+    params = noise.init(jax.random.key(0), scale, dim)
+    if params:
+        raise ValueError(
+            "emulator_model: expected noise of a known law, got one that has to be learned. Train "
+            "the emulator with it on noisy simulations, or pass jaxsbi.noise.gaussian(covariance)."
+        )
+    return {"params": params, "scale": scale}
 
 
 def _mapped(function: Callable[..., Any], depth: int) -> Callable[..., Any]:

@@ -67,7 +67,8 @@ def members(posterior: Posterior, theta: Theta) -> Data:
 
 def emulator_of(posterior: Posterior) -> Emulator:
     """Return the configuration of an emulator, or of an ensemble's members."""
-    return getattr(posterior.method, "method", posterior.method)
+    method: Any = posterior.method
+    return getattr(method, "method", method)
 
 
 def posterior_of(fitted: Fitted | Posterior) -> Posterior:

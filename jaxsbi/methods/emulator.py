@@ -25,6 +25,9 @@ STEEPNESS = 0.5
 """In the loss of exact runs a principal component counts by its variance to this power: at 1 the
 small ones are never learned, at 0 they are learned by heart (measured in benchmarks/README.md)."""
 
+SMALLEST = 1e-3
+"""Least unit of a component's amplitude, of the largest one's: components that hardly occur in the
+training data would count too much where they do occur, in a second stage."""
 SEEN = 2048
 """Rows that principal components are taken from: enough, and quickly decomposed."""
 
@@ -243,7 +246,8 @@ def principal(rows: Array, count: int, blocks: list[np.ndarray]) -> Array:
         part = rows[:SEEN, block]
         _, singular, basis = jnp.linalg.svd(part, full_matrices=False)
         kept = min(count, *part.shape)
-        deviation = jnp.maximum(singular[:kept] / np.sqrt(part.shape[0]), 1e-6)
+        deviation = singular[:kept] / np.sqrt(part.shape[0])
+        deviation = jnp.maximum(deviation, SMALLEST * deviation[0])
         empty = jnp.zeros((kept, rows.shape[1]), rows.dtype)
         found.append(empty.at[:, block].set(deviation[:, None] * basis[:kept]))
     return jnp.concatenate(found)
