@@ -24,7 +24,7 @@ import jaxsbi
 from examples.gravitational_waves import families
 from jaxsbi.base import Array, Fitted, Key, Simulations, Theta
 
-LOWEST, HIGHEST, NODES, FINER = 0.004, 0.19, 256, 8
+LOWEST, HIGHEST, NODES, FINER = 0.004, 0.19, 256, 4
 """Of M f: 20 Hz at 40 solar masses, and far beyond the ringdown; nodes, and points from one to the
 next where phases are followed."""
 COMPONENTS = 20
@@ -34,7 +34,7 @@ ALIGNED = jaxsbi.Prior(
     chi2=dist.Uniform(-0.8, 0.8),
 )
 PRECESSING = jaxsbi.Prior(
-    mass_ratio=dist.Uniform(0.125, 1.0),
+    mass_ratio=dist.Uniform(0.25, 1.0),
     chi1=dist.Uniform(-0.7, 0.7),
     chi2=dist.Uniform(-0.7, 0.7),
     chip=dist.Uniform(0.0, 0.7),
