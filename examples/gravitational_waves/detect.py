@@ -1,6 +1,6 @@
 """Measure detection: areas under curves, of the exact detectors and of a network.
 
-    python -m examples.gravitational_waves.detect --out benchmarks/results/detection.json \
+python -m examples.gravitational_waves.detect --out benchmarks/results/detection.json \
         --figure examples/gravitational_waves/detection.png
 """
 

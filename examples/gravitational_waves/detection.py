@@ -1,9 +1,9 @@
-"""Is there a signal? The exact likelihood ratio, the matched filter, and a network, on the same noise.
+"""Is there a signal? Likelihood ratio, matched filter and a network on the same noise.
 
 After Gabbard et al. 2018, arXiv:1712.06041: half a second of whitened data of one detector, with or
 without a binary black hole. Times and masses are drawn from a finite bank, so that the likelihood
-ratio, the best statistic there is (Neyman and Pearson), is a finite sum. The network is a comparison
-of two models, "noise" and "signal", by a convolutional classifier.
+ratio, the best statistic there is (Neyman and Pearson), is a finite sum. The network compares two
+models, "noise" and "signal", by convolutions.
 """
 
 from __future__ import annotations

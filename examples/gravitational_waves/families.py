@@ -84,7 +84,7 @@ def direct(frequency: Array, mass: float, theta: Theta) -> Array:
 
 @functools.partial(jax.jit, static_argnames="family", compiler_options=ONCE_OPTIONS)
 def _waveforms(family: str, mf: Array, *numbers: Array) -> Array:
-    frequency = mf / (MASS * SUN)
+    frequency = hertz(mf)
 
     def one(each: tuple[Array, ...]) -> Array:
         eta = each[0] / (1.0 + each[0]) ** 2
@@ -96,11 +96,11 @@ def _waveforms(family: str, mf: Array, *numbers: Array) -> Array:
 
 @functools.partial(jax.jit, compiler_options=ONCE_OPTIONS)
 def _modes(mf: Array, *numbers: Array) -> Array:
-    frequency = mf / (MASS * SUN)
+    frequency = hertz(mf)
 
     def one(each: tuple[Array, ...]) -> Array:
         def view(inclination: Array) -> tuple[Array, Array]:
-            theta, angles = _seen(each, inclination, jnp.pi / 2.0, frequency[0])
+            theta, angles = seen(each, inclination, jnp.pi / 2.0, frequency[0])
             plus, cross = gen_IMRPhenomPv2(frequency, theta, frequency[0])
             rows = pattern(*angles)
             return jnp.stack(rows), jnp.stack([plus + 1j * cross, plus - 1j * cross])
@@ -112,8 +112,21 @@ def _modes(mf: Array, *numbers: Array) -> Array:
     return jax.lax.map(one, numbers, batch_size=16)
 
 
-def _seen(each, inclination, phase, reference):
-    """Return Pv2's parameters, and the angles of the view: polar, precession, polarization."""
+def seen(
+    each: tuple[Array, ...], inclination: Array, phase: float, reference: Array
+) -> tuple[Array, tuple[Array, ...]]:
+    """Return ripplegw's parameters of a precessing binary, and the angles of the view.
+
+    Args:
+        each: Mass ratio, both aligned spins and the precessing spin.
+        inclination: Of the orbit.
+        phase: Of the orbit.
+        reference: Hz where spins and phases are defined.
+
+    Returns:
+        Parameters `(12,)`; polar angle of the total angular momentum to the line of sight, phase of
+        precession, polarization angle.
+    """
     q, chi1, chi2, chip = each
     m1, m2 = MASS / (1.0 + q), MASS * q / (1.0 + q)
     zero, one = jnp.zeros(()), jnp.ones(())
@@ -134,6 +147,11 @@ def pattern(polar: Array, precession: Array, polarization: Array) -> tuple[Array
         for m, e in zip(ORDERS, turns, strict=True)
     ]
     return jnp.conj(turn) * jnp.stack(left), turn * jnp.stack(right)
+
+
+def hertz(mf: Array) -> Array:
+    """Return frequencies of M f at `MASS`."""
+    return mf / (MASS * SUN)
 
 
 def _double(a: Array) -> Array:

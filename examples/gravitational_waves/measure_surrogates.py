@@ -1,7 +1,8 @@
 """Measure surrogates of waveforms: accuracy, cost, two-stage training, and what a posterior feels.
 
-    python -m examples.gravitational_waves.measure_surrogates FOLDER --runs 3000 \
-        --out benchmarks/results/surrogates.json --figure examples/gravitational_waves/surrogates.png
+    python -m examples.gravitational_waves.measure_surrogates FOLDER \
+        --out benchmarks/results/surrogates.json \
+        --figure examples/gravitational_waves/surrogates.png
 
 Waveforms and surrogates are kept in the folder, and not made again if they are there.
 """
@@ -82,8 +83,9 @@ def two_stages(folder: Path, first: Fitted) -> list[dict[str, Any]]:
         few = many[:n]
         alone = kept(folder / f"alone-{n}", lambda few=few: train(2, prior, few))
         rows.append(record(family, n, alone, mismatches(alone, test)))
-        start = {"initial": first.posterior}
-        both = kept(folder / f"after-{n}", lambda few=few: train(2, prior, few, **start))
+        both = kept(
+            folder / f"after-{n}", lambda few=few: train(2, prior, few, initial=first.posterior)
+        )
         rows.append(record("IMRPhenomD, then " + family, n, both, mismatches(both, test)))
     return rows
 

@@ -168,6 +168,8 @@ def seen(h: Array, tilt: Array, chip: Array, view: Array) -> Array:
     """
     # Half the ratio of the first two modes: the tangent of half the opening angle, and its phase.
     ratio = 0.5 * chip * jnp.exp(tilt[0] + 1j * tilt[1])
-    factors = jnp.stack([jnp.ones_like(ratio), 2 * ratio, 6**0.5 * ratio**2, 2 * ratio**3, ratio**4])
+    factors = jnp.stack(
+        [jnp.ones_like(ratio), 2 * ratio, 6**0.5 * ratio**2, 2 * ratio**3, ratio**4]
+    )
     left, right = families.pattern(*view)
     return 0.5 * h * ((left + right) @ factors)

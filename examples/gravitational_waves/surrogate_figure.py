@@ -20,7 +20,9 @@ def draw(errors: dict[str, np.ndarray], rows: list[dict], costs: list[dict]) -> 
         some = [row for row in rows if row["what"] == what]
         label = "alone" if line[0] == "o" else "after IMRPhenomD"
         middle.plot([r["waveforms"] for r in some], [r["p50"] for r in some], line, label=label)
-    middle.set(xscale="log", yscale="log", xlabel="IMRPhenomXAS waveforms", ylabel="median mismatch")
+    middle.set(
+        xscale="log", yscale="log", xlabel="IMRPhenomXAS waveforms", ylabel="median mismatch"
+    )
     for name, line in (("ripplegw", "o--"), ("surrogate", "s-")):
         right.plot([r["batch"] for r in costs], [1e6 * r[name] for r in costs], line, label=name)
     right.set(xscale="log", yscale="log", xlabel="batch", ylabel="µs per waveform")
