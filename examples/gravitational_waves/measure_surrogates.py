@@ -29,7 +29,7 @@ from jaxsbi.base import Array, Fitted, Simulations, Theta
 MASSES = (40.0, 100.0)
 """Total masses of the test binaries, in solar masses."""
 TEST = 300
-FEW = (30, 100, 300)
+FEW = (15, 30, 100, 300)
 """Waveforms of the second family."""
 BATCHES = (1, 10, 100, 1_000, 10_000)
 SEEDS = {"IMRPhenomD": 1, "IMRPhenomPv2": 2, "IMRPhenomXAS": 3}
