@@ -105,9 +105,9 @@ def _modes(mf: Array, *numbers: Array) -> Array:
             rows = pattern(*angles)
             return jnp.stack(rows), jnp.stack([plus + 1j * cross, plus - 1j * cross])
 
-        rows, seen = jax.vmap(view)(jnp.asarray(VIEWS))
-        rows, seen = rows.reshape(-1, len(ORDERS)), seen.reshape(-1, mf.size)
-        return (jnp.linalg.pinv(rows) @ seen)[:2]
+        rows, strains = jax.vmap(view)(jnp.asarray(VIEWS))
+        rows, strains = rows.reshape(-1, len(ORDERS)), strains.reshape(-1, mf.size)
+        return (jnp.linalg.pinv(rows) @ strains)[:2]
 
     return jax.lax.map(one, numbers, batch_size=16)
 
