@@ -22,6 +22,10 @@ FASTEST = 0.9
 """Of half a turn: phases that turn faster, from one number to the next, cannot be unwrapped."""
 
 
+ROUNDING = 1e-5
+"""A scatter of logarithms or phases that single precision does not hold."""
+
+
 class Form(NamedTuple):
     """How one array is learned.
 
@@ -32,6 +36,8 @@ class Form(NamedTuple):
             the array itself. Each part has principal components of its own.
         allowed: Whether each number of an array can be learned in this form.
         needs: What it needs, for the message.
+        least: A smaller scatter of what is learned is rounding, for what has natural units
+            (relative changes, radians); 0 where it has not.
     """
 
     forward: Callable[[Array], Array]
@@ -39,6 +45,7 @@ class Form(NamedTuple):
     parts: int
     allowed: Callable[[np.ndarray], np.ndarray]
     needs: str
+    least: float = 0.0
 
 
 def _real(a: Array) -> Array:
@@ -64,9 +71,9 @@ def _join(parts: Array) -> Array:
 
 FORMS = {
     "none": Form(_real, lambda a: a, 0, lambda a: ~np.iscomplex(a), "real numbers"),
-    "log": Form(_log, jnp.exp, 0, lambda a: a > 0, "positive numbers"),
+    "log": Form(_log, jnp.exp, 0, lambda a: a > 0, "positive numbers", ROUNDING),
     "amplitude_phase": Form(
-        _split, _join, 2, lambda a: np.abs(a) > 0, "complex numbers other than 0"
+        _split, _join, 2, lambda a: np.abs(a) > 0, "complex numbers other than 0", ROUNDING
     ),
 }
 """Forms by name."""
@@ -125,6 +132,15 @@ def blocks(transform: Transform, y: Data) -> list[np.ndarray]:
     return ([np.concatenate(shared)] if shared else []) + apart
 
 
+def widths(transform: Transform, scale: Data) -> Data:
+    """Return standard deviations of what is learned, none of them mere rounding.
+
+    A phase that is 0 by convention, as at a reference frequency, is 1e-8 in single precision: in
+    units of that scatter it would be learned before all else.
+    """
+    return _map(transform, lambda form, s: jnp.maximum(s, form.least), scale)
+
+
 def align(transform: Transform, y: Data, near: Data) -> Data:
     """Return what is learned with each array's phase moved by whole turns, to be near another.
 
@@ -134,7 +150,9 @@ def align(transform: Transform, y: Data, near: Data) -> Data:
     def one(form: Form, a: Array, b: Array) -> Array:
         if form.parts != 2:
             return a
-        turns = jnp.round(jnp.mean(a[1] - b[1], -1, keepdims=True) / (2 * jnp.pi))
+        # By the first number, from which a phase is followed, not by a mean: early in training a
+        # prediction can be far off elsewhere, and would drag what is to be learned along.
+        turns = jnp.round((a[1] - b[1])[..., :1] / (2 * jnp.pi))
         return a.at[1].add(-2 * jnp.pi * turns)
 
     return _map(transform, one, y, near)

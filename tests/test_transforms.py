@@ -80,3 +80,18 @@ def test_phases_that_turn_too_fast_are_refused():
 def test_unknown_forms(transform):
     with pytest.raises(ValueError, match=r"transform: expected one of .*'log'.*got 'lgo'"):
         jaxsbi.emulator(transform=transform)
+
+
+def test_a_phase_is_aligned_where_it_starts():
+    """A prediction that is far off elsewhere does not drag what is learned by whole turns."""
+    y = jnp.stack([jnp.zeros(5), jnp.linspace(0.0, 9.0, 5)])
+    wrong = y.at[1, 1:].add(40.0)
+    np.testing.assert_array_equal(transforms.align("amplitude_phase", y, wrong), y)
+
+
+def test_scatter_below_rounding_is_none():
+    scale = {"h": jnp.array([1e-9, 0.5]), "x": jnp.array([1e-9, 0.5])}
+    form = transforms.transform_of({"h": "amplitude_phase"})
+    found = transforms.widths(form, scale)
+    np.testing.assert_allclose(found["h"], [transforms.ROUNDING, 0.5])
+    np.testing.assert_array_equal(found["x"], scale["x"])

@@ -123,6 +123,7 @@ class Emulator:
         key_network, key_noise = jax.random.split(key)
         y = jax.vmap(lambda x: transforms.forward(self.transform, x))(simulations.x)
         mean, scale = moments(y)
+        scale = transforms.widths(self.transform, scale)
         rows = jax.vmap(lambda y: flatten(y) - flatten(mean))(y) / flatten(scale)[None]
         blocks = transforms.blocks(self.transform, jax.tree.map(lambda a: a[0], y))
         basis = principal(rows, self.components, blocks)

@@ -1,0 +1,32 @@
+"""The figure of `measure_surrogates`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+
+def draw(errors: dict[str, np.ndarray], rows: list[dict], costs: list[dict]) -> Any:
+    """Return a figure: mismatches, training in two stages, and cost."""
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(10.5, 3.2), layout="constrained")
+    bins = np.logspace(-8, -1, 43)
+    for family, values in errors.items():
+        left.hist(np.maximum(values, 1e-8), bins, histtype="step", lw=1.6, label=family)
+    left.axvline(1e-3, color="0.5", lw=1, ls=":")
+    left.set(xscale="log", xlabel="mismatch", ylabel="test waveforms")
+    for what, line in (("IMRPhenomXAS", "o--"), ("IMRPhenomD, then IMRPhenomXAS", "s-")):
+        some = [row for row in rows if row["what"] == what]
+        label = "alone" if line[0] == "o" else "after IMRPhenomD"
+        middle.plot([r["waveforms"] for r in some], [r["p50"] for r in some], line, label=label)
+    middle.set(
+        xscale="log", yscale="log", xlabel="IMRPhenomXAS waveforms", ylabel="median mismatch"
+    )
+    for name, line in (("ripplegw", "o--"), ("surrogate", "s-")):
+        right.plot([r["batch"] for r in costs], [1e6 * r[name] for r in costs], line, label=name)
+    right.set(xscale="log", yscale="log", xlabel="batch", ylabel="µs per waveform")
+    for axes in (left, middle, right):
+        axes.legend(frameon=False, fontsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure
