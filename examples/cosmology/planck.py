@@ -1,8 +1,9 @@
-"""Planck's 2018 likelihood, foregrounds marginalised out: plik-lite with two bins at low ℓ.
+"""Planck's 2018 likelihood in its published compressed form, as residuals of unit variance.
 
-613 binned powers with a covariance (TT, TE, EE; ℓ = 30 … 2508; Planck Collaboration V 2020,
-arXiv:1907.12875), two Gaussian bins of the temperature at ℓ < 30 (Prince & Dunkley 2019,
-arXiv:1909.05869), and a Gaussian for the optical depth in place of the low-ℓ polarisation.
+- ℓ = 30 … 2508: plik-lite, 613 binned TT, TE and EE powers with a covariance, foregrounds
+  marginalised out (Planck Collaboration V 2020, arXiv:1907.12875);
+- ℓ = 2 … 29: two log-normal bins of TT and three of EE, which fix the optical depth (Prince &
+  Dunkley 2022, arXiv:2104.05715).
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import urllib.request
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy.io import FortranFile
@@ -33,100 +33,102 @@ SHA256 = {
     "c_matrix_plik_v22.dat": "ad90378c50bd67841764179c90ae6711fa4317c649966ab2b0712143b31e0a32",
 }
 SPECTRA = ("TT", "TE", "EE")
-BINS = {"TT": 215, "TE": 199, "EE": 199}
-LMIN = 2
-"""Of the theory's spectra; the bins of plik-lite begin at ℓ = 30."""
-# Prince & Dunkley's 2018 low-ℓ bins, ℓ = 2 … 15 and 16 … 29 with weights ∝ ℓ(ℓ+1): Cₗ and its
-# variance. Their published log-likelihoods with and without the bins (-293.955865 and -291.334812)
-# are met by these numbers to 2e-8.
-LOW = ((2, 15), (16, 29))
-LOW_POWER = (53.43946266415627, 9.695704299702811)
-LOW_VARIANCE = (24.235023922831867, 0.345706135681528)
-
+BINS = (215, 199, 199)
+LMIN, HIGH, LMAX = 2, 30, 2508
+# ln(D - shift) of the mean Dₗ of the range, in μK², has this mean and standard deviation: the
+# published fits (planck-low-py, version of 2022).
+LOW = (
+    # spectrum, first ℓ, last ℓ, mean, standard deviation, shift
+    ("TT", 2, 15, 6.717116274813354, 0.09246982093348896, 0.0),
+    ("TT", 16, 29, 6.733861137941956, 0.06038337798709543, 0.0),
+    ("EE", 2, 5, -3.2021233001783513, 0.5113593277417658, 0.0),
+    ("EE", 6, 9, -3.9973872345587576, 0.3458173615714616, -0.01851179682534038),
+    ("EE", 10, 29, -3.3584130481065722, 0.1138409519592051, -0.03462076357220606),
+)
 CALIBRATION = 0.0025
 """Standard deviation of Planck's absolute calibration about 1 (arXiv:1907.12875)."""
-OPTICAL_DEPTH = (0.0506, 0.0086)
-"""τ from the low-ℓ polarisation alone, "lowE" (Planck Collaboration V 2020, arXiv:1907.12875)."""
+
+Spectra = dict[str, Array]
+"""`TT`, `TE`, `EE`: Dₗ = ℓ(ℓ+1)Cₗ/2π in μK², ℓ = 2 … 2508, each of shape `(2507,)`."""
 
 
-class PlanckLite(NamedTuple):
-    """The likelihood: data, windows, and what makes residuals white.
+class Planck(NamedTuple):
+    """What the likelihood is made of.
 
     Attributes:
-        data: Binned powers Cₗ over their standard deviations, shape `(615,)`: the two low TT bins,
-            then TT, TE, EE.
-        index: Places in the theory's concatenated TT, TE, EE spectra, shape `(615, width)`.
-        weights: Of these places: Dₗ to the units of `data`; shape `(615, width)`.
-        white: The inverse Cholesky factor of the data's correlations, shape `(615, 615)`.
+        data: The observation, shape `(618,)`: independent numbers of unit variance. The first 613
+            are the bins of plik-lite, the others those at low ℓ.
+        index: Places of plik-lite's bins in the concatenated spectra, shape `(613, width)`.
+        weights: Of these places: Dₗ to bins over standard deviations, shape `(613, width)`.
+        white: The inverse Cholesky factor of the bins' correlations, shape `(613, 613)`.
+        shift, scale: Of the logarithms at low ℓ, shape `(5,)`.
     """
 
     data: Array
     index: Array
     weights: Array
     white: Array
+    shift: Array
+    scale: Array
 
-    def bin(self, spectra: dict[str, Array]) -> Array:
-        """Return the theory's bins in the units of `data`, shape `(615,)`.
-
-        Args:
-            spectra: `TT`, `TE`, `EE`: Dₗ = ℓ(ℓ+1)Cₗ/2π in μK² from ℓ = 2 on, shape `(2507,)`.
-        """
+    def mean(self, spectra: Spectra, calibration: Array | float = 1.0) -> Array:
+        """Return the expectation of `data`, shape `(618,)`."""
+        spectra = {name: value / calibration**2 for name, value in spectra.items()}
         whole = jnp.concatenate([spectra[name] for name in SPECTRA])
-        return jnp.sum(self.weights * whole[self.index], axis=1)
+        high = self.white @ jnp.sum(self.weights * whole[self.index], axis=1)
+        ranges = [spectra[name][a - LMIN : b + 1 - LMIN] for name, a, b, *_ in LOW]
+        low = jnp.stack([jnp.mean(power) for power in ranges])
+        return jnp.concatenate([high, jnp.log(low - self.shift) / self.scale])
 
-    def residual(self, spectra: dict[str, Array], calibration: Array | float = 1.0) -> Array:
-        """Return residuals that are independent standard normals for the true theory, `(615,)`."""
-        return self.white @ (self.data - self.bin(spectra) / calibration**2)
-
-    def log_likelihood(self, spectra: dict[str, Array], calibration: Array | float = 1.0) -> Array:
-        """Return -χ²/2."""
-        return -0.5 * jnp.sum(self.residual(spectra, calibration) ** 2)
+    def log_likelihood(self, spectra: Spectra, calibration: Array | float = 1.0) -> Array:
+        """Return -χ²/2, a scalar: the published likelihoods but for a constant."""
+        return -0.5 * jnp.sum((self.data - self.mean(spectra, calibration)) ** 2)
 
 
-def planck_lite(low: bool = True, lmax: int = 2508) -> PlanckLite:
-    """Read the likelihood's files; sums that need it are done in float64.
-
-    Args:
-        low: Include the two temperature bins at ℓ < 30.
-        lmax: The last ℓ of the theory's spectra.
-    """
-    power, covariance = _data()
-    first, last = (_table(name).astype(int) + 30 for name in ("blmin.dat", "blmax.dat"))
-    weight = _table("bweight.dat")
-    windows = []  # of each bin: places, and weights of Cₗ there
-    for spectrum, name in enumerate(SPECTRA):
-        for start, stop in zip(first[: BINS[name]], last[: BINS[name]], strict=True):
-            ell = np.arange(start, stop + 1)
-            windows.append((spectrum, ell, weight[ell - 30]))
-    if low:
-        tops = [np.arange(start, stop + 1.0) for start, stop in LOW]
-        shapes = [ell * (ell + 1) for ell in tops]
-        windows = [
-            (0, ell.astype(int), w / w.sum()) for ell, w in zip(tops, shapes, strict=True)
-        ] + windows
-        power = np.concatenate([LOW_POWER, power])
-        covariance = jax.scipy.linalg.block_diag(np.diag(LOW_VARIANCE), covariance)
+def planck() -> Planck:
+    """Read the likelihood's files; what needs it is computed in float64."""
+    power, covariance = _bins()
     sigma = np.sqrt(np.diag(covariance))
-    width = max(len(ell) for _, ell, _ in windows)
-    index, weights = np.zeros((len(power), width), int), np.zeros((len(power), width))
-    for row, (spectrum, ell, w) in enumerate(windows):
-        index[row, : len(ell)] = spectrum * (lmax + 1 - LMIN) + ell - LMIN
-        weights[row, : len(ell)] = w * 2 * np.pi / (ell * (ell + 1)) / sigma[row]
     white = np.linalg.inv(np.linalg.cholesky(covariance / np.outer(sigma, sigma)))
-    return PlanckLite(*map(jnp.asarray, (power / sigma, index, weights, white)))
+    index, weights = _windows()
+    *_, mean, scale, shift = (np.array(column) for column in zip(*LOW, strict=True))
+    # As a function of the theory's D, a log-normal density is the likelihood of a datum with
+    # normal errors about ln(D - shift): completing the square moves it by the variance.
+    low = (mean - scale**2) / scale
+    data = np.concatenate([white @ (power / sigma), low])
+    arrays = (data, index, weights / sigma[:, None], white, shift, scale)
+    return Planck(*(jnp.asarray(array) for array in arrays))
 
 
-def _data() -> tuple[np.ndarray, np.ndarray]:
-    """Return the high-ℓ powers Cₗ in μK², `(613,)`, and their covariance."""
-    power = _table("cl_cmb_plik_v22.dat")[:, 1]
+def low_constant() -> float:
+    """Return what the five log-normal densities have beside -χ²/2."""
+    *_, mean, scale, _ = (np.array(column) for column in zip(*LOW, strict=True))
+    return float(np.sum(scale**2 / 2 - mean - np.log(scale) - 0.5 * np.log(2 * np.pi)))
+
+
+def _bins() -> tuple[np.ndarray, np.ndarray]:
+    """Return plik-lite's powers Cₗ in μK², `(613,)`, and their covariance."""
+    power = np.loadtxt(_file("cl_cmb_plik_v22.dat"))[:, 1]
     with FortranFile(_file("c_matrix_plik_v22.dat"), "r") as file:
         stored = file.read_reals(float).reshape(power.size, power.size)
     lower = np.tril(stored, -1)  # one triangle is filled
     return power, lower + lower.T + np.diag(np.diag(stored))
 
 
-def _table(name: str) -> np.ndarray:
-    return np.loadtxt(_file(name))
+def _windows() -> tuple[np.ndarray, np.ndarray]:
+    """Return the places in the concatenated Dₗ of each bin, and their weights for its Cₗ."""
+    first, last = (
+        np.loadtxt(_file(name)).astype(int) + HIGH for name in ("blmin.dat", "blmax.dat")
+    )
+    weight = np.loadtxt(_file("bweight.dat"))
+    width = int(np.max(last - first)) + 1
+    index, weights = np.zeros((sum(BINS), width), int), np.zeros((sum(BINS), width))
+    rows = [(spectrum, b) for spectrum, count in enumerate(BINS) for b in range(count)]
+    for row, (spectrum, b) in enumerate(rows):
+        ell = np.arange(first[b], last[b] + 1)
+        index[row, : ell.size] = spectrum * (LMAX + 1 - LMIN) + ell - LMIN
+        weights[row, : ell.size] = weight[ell - HIGH] * 2 * np.pi / (ell * (ell + 1))
+    return index, weights
 
 
 def _file(name: str) -> Path:

@@ -1,0 +1,150 @@
+"""Planck's six parameters two ways: MCMC on an emulator, and a posterior learned outright.
+
+Run it: `python two_ways.py`, after `python boltzmann.py` and `python emulators.py`. Both roads see
+the same runs of CAMB. It writes `two_ways.png` and `benchmarks/results/cosmology.json`.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from boltzmann import PRIOR, TRAIN, cached, campaign
+from emulators import CMB, MATTER, accuracy, derived, trained
+from learned import Summaries, summaries
+from numpyro.infer import MCMC, NUTS
+from planck import CALIBRATION, Planck, planck
+
+import jaxsbi
+from jaxsbi.base import Array, Data, Fitted, Key, Posterior, Simulations, Theta
+
+HERE = Path(__file__).parent
+# Means and standard deviations (of two sides, their mean): Planck Collaboration VI 2020,
+# arXiv:1807.06209, table 2, TT,TE,EE+lowE.
+PUBLISHED = {
+    "ombh2": (0.02236, 0.00015),
+    "omch2": (0.1202, 0.0014),
+    "theta_mc": (1.04090, 0.00031),
+    "tau": (0.0544, 0.00755),
+    "log_as": (3.045, 0.016),
+    "ns": (0.9649, 0.0044),
+    "H0": (67.27, 0.60),
+    "omegam": (0.3166, 0.0084),
+    "sigma8": (0.8120, 0.0073),
+    "S8": (0.834, 0.016),
+}
+CHECKS = 50
+"""Draws of the posterior at which CAMB itself is run."""
+
+
+def by_mcmc(
+    key: Key, emulator: Fitted, likelihood: Planck, *, chains: int, warmup: int, steps: int
+) -> tuple[Theta, dict[str, Any]]:
+    """Return draws by NUTS on the emulated likelihood, calibration included, and a report."""
+
+    def observe(spectra: Data) -> Array:
+        law = dist.Normal(1.0, CALIBRATION)
+        return likelihood.mean(spectra, numpyro.sample("calibration", law))
+
+    unit = jaxsbi.noise.gaussian(jnp.ones_like(likelihood.data))
+    model = jaxsbi.emulator_model(emulator, noise=unit, observe=observe)
+    mcmc = MCMC(
+        NUTS(model, dense_mass=True, max_tree_depth=6),
+        num_warmup=warmup,
+        num_samples=steps,
+        num_chains=chains,
+        chain_method="vectorized",
+        progress_bar=False,
+    )
+    wall, cpu = time.perf_counter(), time.process_time()
+    mcmc.run(key, likelihood.data, extra_fields=("num_steps", "diverging"))
+    draws = jax.block_until_ready(mcmc.get_samples())
+    report: dict[str, Any] = {
+        "wall_seconds": time.perf_counter() - wall,
+        "cpu_seconds": time.process_time() - cpu,
+        "load": os.getloadavg()[0],
+    }
+    summary = numpyro.diagnostics.summary(mcmc.get_samples(group_by_chain=True))
+    fields = mcmc.get_extra_fields()
+    report |= {"chains": chains, "warmup": warmup, "steps": steps}
+    report["r_hat"] = max(float(site["r_hat"]) for site in summary.values())
+    report["ess"] = min(float(site["n_eff"]) for site in summary.values())
+    report["divergences"] = int(fields["diverging"].sum())
+    report["gradients_per_step"] = float(fields["num_steps"].mean())
+    return draws, report
+
+
+def by_npe(
+    key: Key, simulations: Simulations, compressed: Summaries, likelihood: Planck, **options: Any
+) -> Fitted:
+    """Return the posterior of compressed data, learned from stored runs and new noise."""
+    signal = jax.jit(jax.vmap(functools.partial(compressed.signal, likelihood)))
+    spectra = {name: simulations.x[name] for name in CMB}
+    signals = Simulations(simulations.theta, signal(spectra), simulations.weight)
+    stored = jaxsbi.Signals(signals, compressed.noise)
+    density = jaxsbi.densities.GaussianMixture(components=2, hidden=32, depth=1)
+    return jaxsbi.fit_online(key, jaxsbi.npe(density=density), PRIOR, stored, **options)
+
+
+def marginal(emulator: Fitted, likelihood: Planck, theta: Theta, x: Data) -> Array:
+    """Return log p(x | theta) but for a constant, the calibration integrated out.
+
+    The expectation is linear in the calibration over its width, so the integral is a Gaussian's.
+    """
+    del x  # compressed; the likelihood holds the data it was made from
+    spectra = jaxsbi.emulate(emulator, theta)
+    mean, slope = jax.jvp(lambda c: likelihood.mean(spectra, c), (1.0,), (1.0,))
+    residual, d = likelihood.data - mean, CALIBRATION * slope
+    seen = 1 + d @ d
+    return -0.5 * (residual @ residual - (d @ residual) ** 2 / seen + jnp.log(seen))
+
+
+def table(draws: Theta, matter: Fitted, weights: Array | None = None) -> dict[str, list[float]]:
+    """Return mean and standard deviation of the parameters and of what follows from them."""
+    theta = {name: draws[name] for name in PRIOR.names}
+    everything = theta | derived(matter, theta)
+    weights = jnp.ones(len(draws["tau"])) if weights is None else weights
+    found = {}
+    for name, a in everything.items():
+        a = np.asarray(a, float)
+        mean = np.average(a, weights=weights)
+        found[name] = [mean, float(np.sqrt(np.average((a - mean) ** 2, weights=weights)))]
+    return found
+
+
+def check(draws: Theta, emulator: Fitted, likelihood: Planck) -> dict[str, Any]:
+    """Compare log-likelihoods by the emulator with those by CAMB itself, and what each costs."""
+    points = [{name: np.asarray(draws[name])[i] for name in draws} for i in range(CHECKS)]
+    runs = [cached({name: point[name] for name in PRIOR.names}) for point in points]
+    evaluate = jax.jit(likelihood.log_likelihood)
+    emulated = jax.jit(lambda theta, c: evaluate(jaxsbi.emulate(emulator, theta), c))
+    rows = []
+    for point, (spectra, _) in zip(points, runs, strict=True):
+        theta = {name: jnp.asarray(point[name]) for name in PRIOR.names}
+        exact = evaluate({name: spectra[name] for name in CMB}, point["calibration"])
+        rows.append((float(exact), float(emulated(theta, point["calibration"]))))
+    theta = {name: jnp.asarray(points[0][name]) for name in PRIOR.names}
+    difference = np.abs(np.subtract(*np.array(rows).T))
+    # One after the other, on the same machine under the same load.
+    fresh = {name: np.asarray(value) * np.float32(1 + 1e-6) for name, value in theta.items()}
+    camb = [_seconds(lambda: spectra_of(fresh)) for _ in range(5)]
+    one = [_seconds(lambda: emulated(theta, 1.0).block_until_ready()) for _ in range(100)]
+    return {
+        "points": CHECKS,
+        "log_likelihoods": rows,
+        "largest": float(difference.max()),
+        "median": float(np.median(difference)),
+        "camb_wall_seconds": float(np.median(camb)),
+        "camb_cpu_seconds": float(np.median([seconds for _, seconds in runs])),
+        "emulator_wall_seconds": float(np.median(one)),
+    }
