@@ -47,9 +47,9 @@ def summaries(likelihood: Planck, simulations: Simulations) -> Summaries:
     pairs = [u[:, i] * u[:, j] for i in range(u.shape[1]) for j in range(i + 1)]
     features = np.column_stack([np.ones(len(u)), u, *pairs])
     spectra = {name: simulations.x[name] for name in SPECTRA}
-    mean, slope = jax.vmap(
-        lambda s: jax.jvp(lambda c: likelihood.mean(s, c), (1.0,), (1.0,))
-    )(spectra)
+    mean, slope = jax.vmap(lambda s: jax.jvp(lambda c: likelihood.mean(s, c), (1.0,), (1.0,)))(
+        spectra
+    )
     jacobian = np.linalg.lstsq(features, np.asarray(mean, float))[0][1 : 1 + u.shape[1]]
     # What looks like the calibration says nothing of the parameters.
     d = CALIBRATION * np.asarray(slope, float).mean(0)
