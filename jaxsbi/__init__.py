@@ -5,6 +5,7 @@ from jaxsbi import (
     base,
     densities,
     diagnostics,
+    emulators,
     fields,
     methods,
     networks,
@@ -14,11 +15,13 @@ from jaxsbi import (
     samplers,
     sequential,
     tasks,
+    transforms,
 )
 from jaxsbi.base import Fitted, History, Method, Posterior, Simulations
 from jaxsbi.comparison import compare
 from jaxsbi.diagnostics import check
 from jaxsbi.draws import Record
+from jaxsbi.emulators import acquire, emulate, emulate_with_error, emulator_model
 from jaxsbi.external import command, simulate_external
 from jaxsbi.fit import fit
 from jaxsbi.importance import importance
@@ -47,13 +50,18 @@ __all__ = [
     "Simulations",
     "Store",
     "abc",
+    "acquire",
     "base",
     "check",
     "command",
     "compare",
     "densities",
     "diagnostics",
+    "emulate",
+    "emulate_with_error",
     "emulator",
+    "emulator_model",
+    "emulators",
     "fields",
     "fit",
     "fit_online",
@@ -78,4 +86,5 @@ __all__ = [
     "simulate_external",
     "tasks",
     "to_arviz",
+    "transforms",
 ]

@@ -77,6 +77,10 @@ class Simulations:
         """Return the rows selected by a slice or an index array."""
         return jax.tree.map(lambda leaf: leaf[index], self)
 
+    def join(self, other: Simulations) -> Simulations:
+        """Return these rows and those of `other`."""
+        return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), self, other)
+
     @property
     def num_valid(self) -> int:
         """The number of rows with a positive weight."""
@@ -90,7 +94,11 @@ class Method(Protocol):
     A method whose `init` and `loss` see parameters only through `prior.to_latent` says so by a
     class attribute `latent = True`. `fit` then maps them once, and not in every step: it passes
     `prior.latent` and parameters `{"z": …}`. A method that gains from longer training than
-    most says by `steps` how many optimiser steps `fit` aims at.
+    most says by `steps` how many optimiser steps `fit` aims at, and by `epochs` in how many
+    passes at most.
+
+    Two functions are called on the host where a method has them: `check(simulations)` before a
+    training, and `look_at(variables, prior, draws)` after draws were made, which may warn.
     """
 
     def init(self, key: Key, prior: Prior, simulations: Simulations) -> Variables:
@@ -245,6 +253,9 @@ class Posterior:
         warn = getattr(info, "warn", None)
         if warn is not None and is_concrete(info):
             warn()
+        look = getattr(self.method, "look_at", None)
+        if look is not None and is_concrete((self, draws)):
+            look(self.variables, self.prior, draws)
         return draws, info
 
     def log_prob(self, theta: Theta, x: Data) -> Array:

@@ -35,6 +35,8 @@ from jaxsbi.splitting import repeated, split
 from jaxsbi.training import Plan, TrainState
 
 MAX_EVALUATION_BATCH = 2048
+MAX_EPOCHS, PATIENCE = 200, 24
+"""Where the method does not say otherwise."""
 TARGET_STEPS = 5_600
 """Optimiser steps that the default number of epochs aims at, where the method does not say."""
 
@@ -48,7 +50,7 @@ def fit(
     optimizer: optax.GradientTransformation | None = None,
     batch_size: int | None = None,
     max_epochs: int | None = None,
-    patience: int = 24,
+    patience: int | None = None,
     validation_fraction: float = 0.1,
     ensemble: int | None = None,
     refit: bool = False,
@@ -73,7 +75,8 @@ def fit(
             passes without a better validation loss.
         batch_size: Rows per step; by default chosen from the number of simulations.
         max_epochs: Passes over the training part; by default fewer for more simulations.
-        patience: Stop after this many epochs without a better validation loss.
+        patience: Stop after this many epochs without a better validation loss; by default 24;
+            more for a method that wants long trainings.
         validation_fraction: Share of the simulations held out.
         ensemble: Train this many members at once, each with its own initialisation, order of
             batches and stopping.
@@ -104,13 +107,15 @@ def fit(
     """
     loop.check_options(key, method, optimizer, ensemble)
     rows, cut = split(simulations, validation_fraction, prior)
+    check = getattr(method, "check", None)
+    if check is not None:
+        check(simulations)
     used = (cut, len(rows) - cut)
     num_invalid = len(simulations) - len(rows)
     if capacity is not None:
         rows, cut = repeated(rows, cut, capacity, validation_fraction)
     held_out = len(rows) - cut
-    target = getattr(method, "steps", TARGET_STEPS)
-    plan = _plan(cut, held_out, batch_size, max_epochs, patience, target)
+    plan = _plan(cut, held_out, batch_size, max_epochs, patience, method)
     plan = dataclasses.replace(plan, trees=optimizer is not None)
     if optimizer is None:
         optimizer = loop.default_optimizer(plan.steps * plan.max_epochs)
@@ -183,9 +188,12 @@ def _plan(
     validation: int,
     batch_size: int | None,
     max_epochs: int | None,
-    patience: int,
-    target: int,
+    patience: int | None,
+    method: Method,
 ) -> Plan:
+    target = getattr(method, "steps", TARGET_STEPS)
+    most = getattr(method, "epochs", MAX_EPOCHS)
+    patience = max(PATIENCE, most // 9) if patience is None else patience
     if batch_size is not None and not 2 <= batch_size <= train:
         raise ValueError(
             f"batch_size: expected between 2 and {train} (the training part of the "
@@ -200,7 +208,7 @@ def _plan(
         # Small sets need many steps more than they need smooth gradients.
         batch_size = int(min(train, 64 if train < 2_000 else 128 if train < 20_000 else 256))
     if max_epochs is None:
-        max_epochs = int(np.clip(target * batch_size // train, 30, 200))
+        max_epochs = int(np.clip(target * batch_size // train, 30, most))
     batch = min(validation, MAX_EVALUATION_BATCH)
     return Plan(
         batch=batch_size,

@@ -16,9 +16,9 @@ GROUPS = (
     ("base", "disk", "fingerprint", "interop", "interrupt"),
     ("checkpoint",),
     ("latent", "priors", "recentred", "simulate", "draws"),
-    ("networks", "densities", "fields", "samplers", "noise", "tasks"),
+    ("networks", "densities", "fields", "samplers", "noise", "tasks", "transforms"),
     ("methods",),
-    ("splitting", "training", "loop", "online", "fit", "marginals", "importance"),
+    ("splitting", "training", "loop", "online", "fit", "marginals", "importance", "emulators"),
     ("abc", "sequential", "comparison", "saving", "external", "store"),
     ("diagnostics", "plots"),
 )

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxsbi.base import (
-    Array,
-    Data,
-    Key,
-    Simulations,
-    Theta,
-    Variables,
-    configuration,
-    leaf,
-)
-from jaxsbi.methods import likelihood
-from jaxsbi.methods.features import standardize, statistics
-from jaxsbi.networks import MLP, flatten
-from jaxsbi.noise import EstimatedNoise
+from jaxsbi import noise as noises
+from jaxsbi import transforms
+from jaxsbi.base import Array, Data, Key, Simulations, Theta, Variables, configuration, leaf
+from jaxsbi.methods import likelihood, reach
+from jaxsbi.methods.reach import extremes
+from jaxsbi.networks import CosmoPower, flatten
 from jaxsbi.priors import Prior
 from jaxsbi.samplers import smc
+from jaxsbi.transforms import Transform
+
+STEEPNESS = 0.5
+"""In the loss of exact runs a principal component counts by its variance to this power: at 1 the
+small ones are never learned, at 0 they are learned by heart (measured in benchmarks/README.md)."""
+
+SEEN = 2048
+"""Rows that principal components are taken from: enough, and quickly decomposed."""
 
 
 class Components(nn.Module):
@@ -37,69 +39,145 @@ class Components(nn.Module):
     def __call__(self, z: Array) -> Array:
         """Return amplitudes `(components,)` from latent parameters `(d,)`."""
         linear = nn.Dense(self.components, use_bias=False, kernel_init=nn.initializers.zeros)
-        return nn.Dense(self.components)(self.network(z)) + linear(z)
+        v = coordinates(z)
+        return nn.Dense(self.components)(self.network(v)) + linear(v)
+
+
+def coordinates(z: Array) -> Array:
+    """Return latent parameters beside their ranks under the prior, both of unit variance.
+
+    A forward model is smooth in one of the two: in z under a (log-)normal prior, in the rank under
+    a (log-)uniform one.
+    """
+    return jnp.concatenate([z, np.sqrt(12.0) * (jax.scipy.stats.norm.cdf(z) - 0.5)])
 
 
 @configuration
 class Emulator:
-    """Principal components whose amplitudes a network predicts, with a Gaussian likelihood.
+    """Principal components whose amplitudes a network predicts, and the law of the noise.
 
     As CosmoPower does it (Spurio Mancini et al. 2022, arXiv:2106.03846).
 
     Attributes:
-        network: A Flax module from the latent parameters to a vector; a linear head is added.
-        components: Principal components kept; at most the number of data.
-        noise: A noise model (`jaxsbi.noise`).
+        network: A Flax module from the parameters to a vector; a linear head is added. It reads
+            latent parameters and their ranks (`coordinates`).
+        components: Principal components kept; at most the number of data. Amplitudes and phases
+            have as many each.
+        noise: A noise model (`jaxsbi.noise`), `None` for an emulator that is not sampled from.
+        transform: The form in which outputs are learned (`jaxsbi.transforms`).
+        exact: The training data are predictions without noise: what is learned is the prediction,
+            by squared errors, and the noise is the observation's only.
         sampler: The sampler that draws from the posterior.
         target: Set by `posterior.with_prior`.
     """
 
     latent: ClassVar[bool] = True
-    network: nn.Module = MLP(128, 128)
+    network: nn.Module = CosmoPower(hidden=(128, 128))
     components: int = 32
-    noise: Any = leaf(default=EstimatedNoise())
+    noise: Any = leaf(default=noises.EstimatedNoise())
+    transform: Transform = "none"
+    exact: bool = False
     sampler: Any = smc()
     target: Prior | None = leaf(default=None)
 
+    def __post_init__(self) -> None:
+        """Check the configuration.
+
+        Raises:
+            ValueError: If the noise is to be learned from data that have none, or there are no
+                components.
+        """
+        if self.components < 1:
+            raise ValueError(f"emulator: expected components >= 1, got {self.components}.")
+        if self.exact and isinstance(self.noise, noises.EstimatedNoise):
+            raise ValueError(
+                "emulator: exact simulations have no noise to learn from, got noise=estimated(). "
+                "Pass the observation's, jaxsbi.noise.gaussian(covariance), or none."
+            )
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps that `fit` aims at; what has no noise cannot be learned too long."""
+        return 20_000 if self.exact else 5_600
+
+    @property
+    def epochs(self) -> int:
+        """The most epochs that this may take."""
+        return 5_000 if self.exact else 200
+
+    def check(self, simulations: Simulations) -> None:
+        """Look at the simulations before training.
+
+        Raises:
+            ValueError: If the transform is not of these data.
+        """
+        valid = np.asarray(simulations.weight) > 0
+        rows = jax.tree.map(lambda a: np.asarray(a)[valid], simulations.x)
+        transforms.check(self.transform, rows)
+
     def init(self, key: Key, prior: Prior, simulations: Simulations) -> Variables:
-        """Return initial parameters, and the data's mean, scale and principal components."""
-        stats = statistics(simulations.x)
-        x = jax.vmap(lambda x: flatten(standardize(stats, x)))(simulations.x)
-        _, singular, basis = jnp.linalg.svd(x, full_matrices=False)
-        count = min(self.components, *x.shape)
-        # Amplitudes in units of their own scatter: the network's targets are of order one.
-        amplitude = jnp.maximum(singular[:count] / jnp.sqrt(x.shape[0]), 1e-6)
-        network = Components(self.network, count).init(key, jnp.zeros(prior.dim, x.dtype))
-        scale = flatten(stats["scale"])
-        return {
-            "params": {"network": network["params"], "noise": self.noise.init(scale)},
-            "statistics": {**stats, "basis": amplitude[:, None] * basis[:count]},
-        }
+        """Return initial parameters, and the outputs' mean, scale and principal components."""
+        key_network, key_noise = jax.random.split(key)
+        y = jax.vmap(lambda x: transforms.forward(self.transform, x))(simulations.x)
+        mean, scale = moments(y)
+        rows = jax.vmap(lambda y: flatten(y) - flatten(mean))(y) / flatten(scale)[None]
+        blocks = transforms.blocks(self.transform, jax.tree.map(lambda a: a[0], y))
+        basis = principal(rows, self.components, blocks)
+        z = jax.vmap(prior.to_latent)(simulations.theta)
+        network = Components(self.network, basis.shape[0]).init(key_network, z[0])
+        flat = jax.vmap(flatten)(simulations.x)
+        width = moments(flat)[1]
+        noise = {} if self.noise is None else self.noise.init(key_noise, width, prior.dim)
+        kept = {"mean": mean, "scale": scale, "basis": basis, "noise": width, "reach": extremes(z)}
+        return {"params": {"network": network["params"], "noise": noise}, "statistics": kept}
 
     def loss(self, variables: Variables, prior: Prior, key: Key, batch: Simulations) -> Array:
-        """Return -log p(x | theta) per row, shape `(n,)`, in nats of the standardised data."""
+        """Return one loss per row, shape `(n,)`.
+
+        For noisy data -log p(x | theta), in nats of the standardised data; for `exact` ones the
+        mean squared error of the components, which count by their standard deviation.
+        """
         del key
-        constant = jnp.sum(jnp.log(flatten(variables["statistics"]["scale"])))
+        one = self._squares if self.exact else self._surprise
+        return jax.vmap(lambda theta, x: one(variables, prior, prior.to_latent(theta), x))(
+            batch.theta, batch.x
+        )
 
-        def one(theta: Theta, x: Data) -> Array:
-            z = prior.to_latent(theta)
-            return -self.log_likelihood(variables, prior, z, x) - constant
-
-        return jax.vmap(one)(batch.theta, batch.x)
-
-    def mean(self, variables: Variables, z: Array) -> Array:
-        """Return the emulated, flattened data `(d,)` at a latent point, in the data's units."""
+    def outputs(self, variables: Variables, z: Array) -> Data:
+        """Return the emulated outputs at a latent point in the form in which they are learned."""
         stats = variables["statistics"]
         network = Components(self.network, stats["basis"].shape[0])
         amplitude = network.apply({"params": variables["params"]["network"]}, z)
-        return flatten(stats["mean"]) + flatten(stats["scale"]) * (amplitude @ stats["basis"])
+        flat = flatten(stats["mean"]) + flatten(stats["scale"]) * (amplitude @ stats["basis"])
+        leaves, structure = jax.tree.flatten(stats["mean"])
+        cuts = np.cumsum([a.size for a in leaves])[:-1]
+        parts = zip(jnp.split(flat, cuts), leaves, strict=True)
+        return jax.tree.unflatten(structure, [part.reshape(a.shape) for part, a in parts])
+
+    def predict(self, variables: Variables, z: Array) -> Data:
+        """Return the emulated data set at a latent point, as the simulator would."""
+        return transforms.inverse(self.transform, self.outputs(variables, z))
+
+    def distribution(self, variables: Variables, z: Array) -> Any:
+        """Return the law of the flattened data at a latent point, a NumPyro distribution.
+
+        Raises:
+            ValueError: If the emulator has no noise model.
+        """
+        if self.noise is None:
+            raise ValueError(
+                "emulator: expected a noise model of the observation to draw from a posterior, "
+                "got none. Pass emulator(noise=jaxsbi.noise.gaussian(covariance), exact=True), or "
+                "write the likelihood down: jaxsbi.emulator_model(fitted, noise=...)."
+            )
+        mean = self.predict(variables, z)
+        width, trained = variables["statistics"]["noise"], variables["params"]["noise"]
+        return self.noise.distribution(trained, mean, width, z)
 
     def log_likelihood(self, variables: Variables, prior: Prior, z: Array, x: Data) -> Array:
         """Return log p(x | theta(z)) under the noise model (a scalar)."""
         del prior
-        residual = flatten(x) - self.mean(variables, z)
-        scale = flatten(variables["statistics"]["scale"])
-        return self.noise.log_prob(variables["params"]["noise"], residual, scale)
+        return noises.log_prob(self.distribution(variables, z), flatten(x))
 
     def sample(
         self, variables: Variables, prior: Prior, key: Key, x: Data, n: int
@@ -115,23 +193,95 @@ class Emulator:
         """Return the same road under another prior."""
         return dataclasses.replace(self, target=new)
 
+    def look_at(self, variables: Variables, prior: Prior, draws: Theta) -> None:
+        """Warn (on the host) of draws outside the range of the training parameters."""
+        reach.warn_outside(prior, variables["statistics"]["reach"], draws)
+
+    def _surprise(self, variables: Variables, prior: Prior, z: Array, x: Data) -> Array:
+        constant = jnp.sum(jnp.log(variables["statistics"]["noise"]))
+        return -self.log_likelihood(variables, prior, z, x) - constant
+
+    def _squares(self, variables: Variables, prior: Prior, z: Array, x: Data) -> Array:
+        del prior
+        stats = variables["statistics"]
+        found = self.outputs(variables, z)
+        y = transforms.align(self.transform, transforms.forward(self.transform, x), found)
+        residual = (flatten(y) - flatten(found)) / flatten(stats["scale"])
+        deviation = jnp.linalg.norm(stats["basis"], axis=1)
+        error = (stats["basis"] @ residual) / deviation**2
+        weight = deviation ** (2 * STEEPNESS)
+        return jnp.sum(weight * error**2) / jnp.sum(weight)
+
+
+def moments(y: Data) -> tuple[Data, Data]:
+    """Return mean and standard deviation over the leading axis; 1 where nothing varies."""
+    mean = jax.tree.map(lambda a: jnp.mean(a, 0), y)
+
+    def scale(a: Array, m: Array) -> Array:
+        # Centred first: the usual one-pass formula loses everything in float32.
+        s = jnp.sqrt(jnp.mean((a - m[None]) ** 2, 0))
+        return jnp.where(s > 1e-6 * jnp.abs(m), s, jnp.where(m == 0, 1.0, jnp.abs(m)))
+
+    return mean, jax.tree.map(scale, y, mean)
+
+
+def principal(rows: Array, count: int, blocks: list[np.ndarray]) -> Array:
+    """Return principal components of standardised rows, in units of their own scatter.
+
+    The network's targets are then of order one.
+
+    Args:
+        rows: Shape `(n, d)`.
+        count: The most that a block has.
+        blocks: The numbers that share components.
+
+    Returns:
+        Shape `(k, d)`; a component is 0 outside its block.
+    """
+    found = []
+    for block in blocks:
+        part = rows[:SEEN, block]
+        _, singular, basis = jnp.linalg.svd(part, full_matrices=False)
+        kept = min(count, *part.shape)
+        deviation = jnp.maximum(singular[:kept] / np.sqrt(part.shape[0]), 1e-6)
+        empty = jnp.zeros((kept, rows.shape[1]), rows.dtype)
+        found.append(empty.at[:, block].set(deviation[:, None] * basis[:kept]))
+    return jnp.concatenate(found)
+
 
 def emulator(
     *,
     network: nn.Module | None = None,
     components: int = 32,
     noise: Any = None,
+    transform: str | Mapping[str, str] = "none",
+    exact: bool = False,
     sampler: Any = None,
 ) -> Emulator:
     """Return the configuration of the emulator road.
 
     Args:
-        network: A Flax module called on the latent parameters; an MLP by default.
-        components: Principal components kept; at most the number of data.
+        network: A Flax module that reads the parameters, as latent numbers and their ranks under
+            the prior; by default `jaxsbi.networks.CosmoPower` with two layers of 128.
+        components: Principal components kept; at most the number of data. Amplitudes and phases
+            have as many each.
         noise: A noise model (`jaxsbi.noise`): `gaussian(covariance)` where it is known, by
-            default `estimated()`, a covariance learned from the residuals.
+            default `estimated()`, a covariance learned from the residuals of noisy simulations.
+        transform: The form in which outputs are learned, and then mapped back: "log" for positive
+            ones, "amplitude_phase" for complex ones, "none"; or a dict from the names of x's
+            arrays to forms.
+        exact: Say that the training data are predictions without noise. The prediction is then
+            learned by squared errors, over a longer training, and `noise` is the observation's
+            only; without one there is an emulator (`jaxsbi.emulate`, `jaxsbi.emulator_model`) and
+            no posterior.
         sampler: A sampler (`jaxsbi.samplers`).
+
+    Raises:
+        ValueError: If a transform is unknown, or the noise is to be learned from exact data.
     """
     given = {"network": network, "noise": noise, "sampler": sampler}
     given = {name: value for name, value in given.items() if value is not None}
-    return Emulator(components=components, **given)
+    if exact and noise is None:
+        given["noise"] = None
+    form = transforms.transform_of(transform)
+    return Emulator(components=components, transform=form, exact=exact, **given)

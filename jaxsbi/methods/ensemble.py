@@ -77,7 +77,11 @@ class Ensemble:
         return jax.scipy.special.logsumexp(each) - jnp.log(self.size)
 
     def __getattr__(self, name: str) -> Any:
-        """Offer `with_prior` where the members have it."""
-        if name == "with_prior" and hasattr(type(self.method), "with_prior"):
+        """Offer `with_prior` and `look_at` where the members have them."""
+        if name == "with_prior" and hasattr(type(self.method), name):
             return lambda new: dataclasses.replace(self, method=self.method.with_prior(new))
+        if name == "look_at" and hasattr(type(self.method), name):
+            return lambda variables, prior, draws: self.method.look_at(
+                jax.tree.map(lambda a: a[0], variables), prior, draws
+            )
         raise AttributeError(name)

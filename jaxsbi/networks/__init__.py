@@ -5,7 +5,7 @@ from jaxsbi.networks.conv import Conv
 from jaxsbi.networks.flatten import flatten
 from jaxsbi.networks.fuse import Fuse, Fusion
 from jaxsbi.networks.graph import GraphNet
-from jaxsbi.networks.mlp import MLP, MultilayerPerceptron, ResNet
+from jaxsbi.networks.mlp import MLP, CosmoPower, MultilayerPerceptron, ResNet
 from jaxsbi.networks.padding import bucket, pad
 from jaxsbi.networks.projection import SVD
 from jaxsbi.networks.seeding import initialize
@@ -16,6 +16,7 @@ __all__ = [
     "MLP",
     "MultilayerPerceptron",
     "ResNet",
+    "CosmoPower",
     "Conv",
     "DeepSet",
     "SetTransformer",

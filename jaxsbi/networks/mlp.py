@@ -44,6 +44,35 @@ def MLP(  # noqa: N802 - it stands where a module class would
     return MultilayerPerceptron(hidden=hidden or (64, 64), out=out, activation=activation)
 
 
+class CosmoPower(nn.Module):
+    """Dense layers whose activation is learned, for emulators of smooth functions.
+
+    Each unit has its own f(h) = [γ + (1 - γ) / (1 + exp(-β h))] h, between a line (γ = 1) and a
+    gate whose sharpness is learned (Spurio Mancini et al. 2022, arXiv:2106.03846; Alsing et al.
+    2020, arXiv:1911.11778).
+
+    Attributes:
+        hidden: Width of each layer; four of 512 in the paper.
+        out: Width of a last, linear layer; `None` for none.
+    """
+
+    hidden: tuple[int, ...] = (256, 256)
+    out: int | None = None
+
+    @nn.compact
+    def __call__(self, x: Data) -> Array:
+        """Map one data set (flattened to a vector) to `(hidden[-1],)` or `(out,)`."""
+        h = flatten(x)
+        for layer, width in enumerate(self.hidden):
+            h = nn.Dense(width)(h)
+            gamma, beta = (
+                self.param(f"{name}_{layer}", nn.initializers.normal(1.0), (width,), h.dtype)
+                for name in ("gamma", "beta")
+            )
+            h = (gamma + (1.0 - gamma) * nn.sigmoid(beta * h)) * h
+        return h if self.out is None else nn.Dense(self.out)(h)
+
+
 class ResNet(nn.Module):
     """Residual perceptron with pre-activation blocks (He et al. 2016, arXiv:1603.05027).
 

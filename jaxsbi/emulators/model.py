@@ -1,0 +1,204 @@
+"""A trained emulator as a NumPyro model, to be put into a larger one."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+from numpyro.distributions import constraints
+
+from jaxsbi.base import Array, Data, Fitted, Key, Posterior, Theta
+from jaxsbi.emulators.predict import emulate, emulator_of, posterior_of
+from jaxsbi.methods import Ensemble
+from jaxsbi.networks import flatten
+from jaxsbi.noise import Noise
+from jaxsbi.priors import Prior
+
+Model = Callable[..., Data]
+
+
+def emulator_model(
+    fitted: Fitted | Posterior,
+    *,
+    noise: Noise | None = None,
+    observe: Callable[[Data], Data] | None = None,
+) -> Model:
+    """Return a NumPyro model of the parameters and the data, for any NumPyro kernel.
+
+    `model(x=None, theta=None)` has a site for each parameter, under its name and prior, and a
+    site "obs": the data set `x` as one vector, `jaxsbi.networks.flatten(x)`, observed if `x` is
+    given and drawn if not. It returns the prediction.
+
+        mcmc = numpyro.infer.MCMC(numpyro.infer.NUTS(model), num_warmup=500, num_samples=1000)
+        mcmc.run(key, x)
+
+    Call it within a model of your own for more: nuisances are sites of `observe`, parameters with
+    another law (a hierarchy, say) are sampled before and passed as `theta`. In a plate each
+    array of the parameters, the prediction and x has the plate's axes first.
+
+    Args:
+        fitted: What `fit` returned for an `emulator`, or its posterior. Sites have the prior of
+            `with_prior`, if that was set; an ensemble predicts its members' mean.
+        noise: The law of the data (`jaxsbi.noise`); the emulator's own by default.
+        observe: From the emulated data set to the prediction of x, where x is something else:
+            binned, calibrated, one part of many. In JAX; may hold NumPyro sites.
+
+    Raises:
+        TypeError: If the method is no emulator.
+        ValueError: If there is no noise model, or a learned one would be of other data.
+    """
+    posterior = posterior_of(fitted)
+    emulator = emulator_of(posterior)
+    chosen, trained = (emulator.noise, _trained(posterior)) if noise is None else (noise, {})
+    if chosen is None:
+        raise ValueError(
+            "emulator_model: expected a noise model, got an emulator without one. Pass "
+            "noise=jaxsbi.noise.gaussian(covariance), or write a model with jaxsbi.emulate."
+        )
+    if trained.get("params") and observe is not None:
+        raise ValueError(
+            "emulator_model: the emulator's noise was learned for the simulator's data, and "
+            "`observe` makes others of them. Pass their noise: noise=jaxsbi.noise.gaussian(...)."
+        )
+    prior = posterior.prior if emulator.target is None else emulator.target
+
+    def model(x: Data | None = None, theta: Mapping[str, Any] | None = None) -> Data:
+        given = sample_sites(prior) if theta is None else dict(theta)
+        depth = _depth(given, prior)
+        mean = _mapped(functools.partial(emulate, posterior), depth)(given)
+        mean = mean if observe is None else observe(mean)
+        z = _mapped(posterior.prior.to_latent, depth)(given)
+        law = Observation(chosen, trained, mean, z, depth)
+        observed = None if x is None else _checked(_mapped(flatten, depth)(x), law)
+        numpyro.sample("obs", law, obs=observed)
+        return mean
+
+    return model
+
+
+def sample_sites(prior: Prior) -> Theta:
+    """Sample the parameters of a prior as NumPyro sites of their names."""
+
+    def site(name: str, d: Any) -> Array:
+        return numpyro.sample(name, d.to_event(len(d.batch_shape)))
+
+    if prior.model is None:
+        return prior._visit(site)
+    with _Values() as values:
+        prior.model()
+    return {name: values.found[name] for name in prior.names}
+
+
+class _Values(numpyro.primitives.Messenger):
+    """Collects what a model's sites are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: Theta = {}
+
+    def postprocess_message(self, msg: dict[str, Any]) -> None:
+        if msg["type"] == "sample":
+            self.found[msg["name"]] = msg["value"]
+
+
+class Observation(dist.Distribution):
+    """The law of the data around a prediction, which may have leading axes of a plate."""
+
+    arg_constraints: dict[str, Any] = {}  # noqa: RUF012
+    support = constraints.real_vector
+
+    def __init__(
+        self, noise: Noise, trained: dict[str, Any], mean: Data, z: Array, depth: int
+    ) -> None:
+        self._noise, self._trained, self._mean, self._z, self._depth = (
+            noise,
+            trained,
+            mean,
+            z,
+            depth,
+        )
+        size = jax.eval_shape(_mapped(flatten, depth), mean).shape[-1]
+        super().__init__(z.shape[:depth], (size,))
+
+    def _law(self, mean: Data, z: Array) -> dist.Distribution:
+        trained = self._trained
+        return self._noise.distribution(trained.get("params", {}), mean, trained.get("scale"), z)
+
+    def log_prob(self, value: Array) -> Array:
+        """Return the log-density of each data set, shape of the plate."""
+
+        def one(mean: Data, z: Array, x: Array) -> Array:
+            return self._law(mean, z).log_prob(x)
+
+        with jax.numpy_rank_promotion("allow"):
+            return _mapped(one, self._depth)(self._mean, self._z, value)
+
+    def sample(self, key: Key, sample_shape: tuple[int, ...] = ()) -> Array:
+        """Return draws of shape `(*sample_shape, *plate, d)`."""
+        shape = (*sample_shape, *self.batch_shape)
+        mean, z = (
+            jax.tree.map(lambda a: jnp.broadcast_to(a, (*sample_shape, *a.shape)), tree)
+            for tree in (self._mean, self._z)
+        )
+
+        def one(key: Key, mean: Data, z: Array) -> Array:
+            return self._law(mean, z).sample(key)
+
+        return _mapped(one, len(shape))(jax.random.split(key, shape), mean, z)
+
+
+def _mapped(function: Callable[..., Any], depth: int) -> Callable[..., Any]:
+    """Return a function that is mapped over `depth` leading axes."""
+    for _ in range(depth):
+        function = jax.vmap(function)
+    return function
+
+
+def _depth(theta: Theta, prior: Prior) -> int:
+    """Return how many axes of a plate parameters have before their own.
+
+    Raises:
+        ValueError: If they do not agree.
+    """
+    depths = {jnp.ndim(theta[n]) - len(s) for n, s in prior.shapes.items() if n in theta}
+    if set(theta) != set(prior.names) or len(depths) != 1 or min(depths) < 0:
+        raise ValueError(
+            f"emulator_model: expected theta of {prior.shapes}, each with the same axes of plates "
+            f"before its own, got { ({n: jnp.shape(a) for n, a in theta.items()}) }."
+        )
+    return depths.pop()
+
+
+def _checked(x: Array, law: Observation) -> Array:
+    if x.shape != law.shape():
+        raise ValueError(
+            f"emulator_model: expected data of {law.event_shape[0]} numbers, as the prediction "
+            f"has, in plates of shape {law.batch_shape}, got shape {x.shape}. Pass "
+            "`observe`, which makes the prediction of x from the emulated outputs."
+        )
+    return x
+
+
+def _trained(posterior: Posterior) -> dict[str, Any]:
+    """Return what an emulator's noise model has learned.
+
+    Raises:
+        ValueError: If each member of an ensemble has learned its own.
+    """
+    found = {
+        "params": posterior.variables["params"]["noise"],
+        "scale": posterior.variables["statistics"]["noise"],
+    }
+    if not isinstance(posterior.method, Ensemble):
+        return found
+    if found["params"]:
+        raise ValueError(
+            "emulator_model: each member of the ensemble has learned a noise of its own. Pass one: "
+            "noise=jaxsbi.noise.gaussian(covariance)."
+        )
+    return {name: jax.tree.map(lambda a: a[0], value) for name, value in found.items()}
