@@ -89,7 +89,12 @@ def by_mcmc(
 
 
 def by_npe(
-    key: Key, simulations: Simulations, compressed: Summaries, likelihood: Planck, **options: Any
+    key: Key,
+    prior: jaxsbi.Prior,
+    simulations: Simulations,
+    compressed: Summaries,
+    likelihood: Planck,
+    **options: Any,
 ) -> Fitted:
     """Return the posterior of compressed data, learned from stored runs and new noise."""
     signal = jax.jit(jax.vmap(functools.partial(compressed.signal, likelihood)))
@@ -97,7 +102,7 @@ def by_npe(
     signals = Simulations(simulations.theta, signal(spectra), simulations.weight)
     stored = jaxsbi.Signals(signals, compressed.noise)
     density = jaxsbi.densities.GaussianMixture(components=2, hidden=32, depth=1)
-    return jaxsbi.fit_online(key, jaxsbi.npe(density=density), PRIOR, stored, **options)
+    return jaxsbi.fit_online(key, jaxsbi.npe(density=density), prior, stored, **options)
 
 
 def marginal(emulator: Fitted, likelihood: Planck, theta: Theta, x: Data) -> Array:
@@ -185,57 +190,58 @@ def picture(roads: dict[str, Theta]) -> Figure:
     )
 
 
-def main() -> None:
-    """Go both roads and write down what came of it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, help="a JSON file for the results")
-    out = parser.parse_args().out
+def go(key: Key) -> tuple[dict[str, Any], Figure, Figure]:
+    """Return what came of both roads, the emulators' errors and the posteriors."""
+    k1, k2, k3, k4 = jax.random.split(key, 4)
     likelihood = planck()
     simulations, _ = campaign(PRIOR, "planck", TRAIN + TEST)
     near, record = campaign(NEAR, "near", CHECKS)
     training = simulations[:TRAIN]
     emulator, matter, seconds = both(training)
-    report: dict[str, Any] = {"runs": TRAIN, "emulator_training_seconds": seconds}
-    report["accuracy"], figure = accuracy(emulator, matter, simulations[TRAIN:])
-    figure.savefig(HERE / "emulators.png", dpi=80)
-
-    k1, k2, k3, k4 = jax.random.split(jax.random.key(2), 4)
-    chains, report["nuts"] = by_mcmc(k1, emulator, likelihood, chains=4, warmup=500, steps=2500)
+    report: dict[str, Any] = {"runs": TRAIN, "emulator_training": seconds}
+    report["accuracy"], errors = accuracy(emulator, matter, simulations[TRAIN:])
     report["check"] = check(near, record, emulator, likelihood)
+    chains, report["nuts"] = by_mcmc(k1, emulator, likelihood, chains=4, warmup=500, steps=2500)
 
     compressed = summaries(likelihood, training)
-    began = time.perf_counter()
-    learned = by_npe(k2, training, compressed, likelihood, num_steps=10_000, progress=False)
+    learned = by_npe(k2, PRIOR, training, compressed, likelihood, num_steps=10_000, progress=False)
     x = compressed.matrix @ likelihood.data
     direct = learned.posterior.sample(k3, x, 10_000)
-    report["npe"] = {"wall_seconds": time.perf_counter() - began}
     target = functools.partial(marginal, emulator, likelihood)
     weighted = jaxsbi.importance(k4, learned.posterior, target, PRIOR, x, 10_000)
-    report["npe"] |= {
+    report["npe"] = {
+        "run_seconds": learned.history.run_seconds,
+        "compile_seconds": learned.history.compile_seconds,
         "efficiency": float(weighted.efficiency),
         "pareto_k": float(weighted.pareto_k),
         "log_evidence": [float(weighted.log_evidence), float(weighted.log_evidence_error)],
     }
-    weights = jax.nn.softmax(weighted.log_weights)
     report["parameters"] = {
         "published": PUBLISHED,
         "nuts": table(chains, matter),
         "npe": table(direct, matter),
-        "npe, weighted": table(weighted.draws, matter, weights),
+        "npe, weighted": table(weighted.draws, matter, jax.nn.softmax(weighted.log_weights)),
     }
-    for name, values in report["parameters"]["published"].items():
-        print(
-            name,
-            values,
-            *(report["parameters"][road][name] for road in ("nuts", "npe", "npe, weighted")),
+    return report, errors, picture({"NUTS on the emulator": chains, "NPE on the same runs": direct})
+
+
+def main() -> None:
+    """Go both roads and write down what came of it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, help="a JSON file for the results")
+    out = parser.parse_args().out
+    report, errors, posteriors = go(jax.random.key(2))
+    errors.savefig(HERE / "emulators.png", dpi=80)
+    posteriors.savefig(HERE / "two_ways.png", dpi=60)
+    roads = report["parameters"]
+    for name in PUBLISHED:
+        columns = (
+            f"{road}: {m:.5g} ± {s:.2g}"
+            for road, values in roads.items()
+            for m, s in [values[name]]
         )
-    print(
-        {k: v for k, v in report["check"].items() if k != "log_likelihoods"},
-        report["nuts"],
-        report["npe"],
-    )
-    roads = {"NUTS on the emulator": chains, "NPE on the same runs": direct}
-    picture(roads).savefig(HERE / "two_ways.png", dpi=60)
+        print(f"{name:9s}", *columns, sep="   ")
+    print(json.dumps({name: report[name] for name in ("nuts", "npe")}, indent=1))
     if out:
         from benchmarks.environment import environment
 

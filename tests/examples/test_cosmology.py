@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 from pathlib import Path
@@ -9,8 +10,11 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 import pytest
 import scipy.linalg
+
+import jaxsbi
 
 FOLDER = Path(__file__).parents[2] / "examples" / "cosmology"
 ELL = np.arange(2, 2509)
@@ -96,3 +100,66 @@ def test_windows_keep_a_flat_spectrum(likelihood, example):
     index, _ = example("planck")._windows()
     flat = np.concatenate([ELL * (ELL + 1) / (2 * np.pi)] * 3)  # Cₗ = 1
     np.testing.assert_allclose(np.sum(weights * flat[index], 1), 1.0, rtol=1e-6)
+
+
+@pytest.fixture
+def line(likelihood):
+    """Return a problem of two parameters: prior, runs, and the likelihood of data drawn from it."""
+    prior = jaxsbi.Prior(amplitude=dist.Uniform(0.97, 1.03), tilt=dist.Uniform(-0.03, 0.03))
+    simulations = jaxsbi.simulate(jax.random.key(0), prior, lambda _, theta: peaks(theta), 200)
+    mean = likelihood.mean(peaks({"amplitude": 1.002, "tilt": -0.002}))
+    noise = jax.random.normal(jax.random.key(1), mean.shape)
+    return prior, simulations, likelihood._replace(data=mean + noise)
+
+
+def exact_moments(likelihood):
+    """Return means and standard deviations by sums over a grid, the calibration included."""
+    axes = (np.linspace(0.97, 1.03, 61), np.linspace(-0.03, 0.03, 61), np.linspace(-3.5, 3.5, 15))
+    a, t, c = (g.ravel() for g in np.meshgrid(*axes, indexing="ij"))
+
+    def log_density(a, t, c):
+        spectra = peaks({"amplitude": a, "tilt": t})
+        return likelihood.log_likelihood(spectra, 1.0 + 0.0025 * c) - 0.5 * c**2
+
+    values = jax.lax.map(lambda p: log_density(*p), jnp.stack([a, t, c], 1), batch_size=500)
+    weights = np.asarray(jax.nn.softmax(values))
+    means = {n: weights @ v for n, v in (("amplitude", a), ("tilt", t))}
+    spread = {n: np.sqrt(weights @ (v - means[n]) ** 2) for n, v in (("amplitude", a), ("tilt", t))}
+    return means, spread
+
+
+@pytest.mark.slow
+@pytest.mark.key_reuse  # numpyro.infer.MCMC uses a typed key twice,
+@pytest.mark.rank_promotion  # and promotes ranks
+def test_both_roads_meet_the_exact_posterior(line, example):
+    two_ways, learned = example("two_ways"), example("learned")
+    prior, simulations, likelihood = line
+    means, spread = exact_moments(likelihood)
+    emulator = example("emulators").train(
+        jax.random.key(2), prior, simulations, ("TT", "TE", "EE"), steps=800, progress=False
+    )
+    chains, report = two_ways.by_mcmc(
+        jax.random.key(3), emulator, likelihood, chains=4, warmup=200, steps=500
+    )
+    assert report["r_hat"] < 1.02
+    compressed = learned.summaries(likelihood, simulations)
+    fitted = two_ways.by_npe(
+        jax.random.key(4),
+        prior,
+        simulations,
+        compressed,
+        likelihood,
+        num_steps=1_500,
+        progress=False,
+    )
+    x = compressed.matrix @ likelihood.data
+    direct = fitted.posterior.sample(jax.random.key(5), x, 2_000)
+    # NUTS: 4 standard errors of its means at an effective sample of 400. NPE: what 180 stored
+    # signals and 1,500 steps leave.
+    for draws, shift, ratio in ((chains, 0.2, 0.15), (direct, 0.35, 0.2)):
+        for name, mean in means.items():
+            assert abs(jnp.mean(draws[name]) - mean) < shift * spread[name]
+            assert abs(jnp.std(draws[name]) / spread[name] - 1) < ratio
+    target = functools.partial(two_ways.marginal, emulator, likelihood)
+    weighted = jaxsbi.importance(jax.random.key(6), fitted.posterior, target, prior, x, 2_000)
+    assert weighted.efficiency > 0.5
