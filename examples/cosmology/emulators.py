@@ -59,25 +59,11 @@ class Polynomials(nn.Module):
 
 
 def train(
-    key: Key,
-    prior: jaxsbi.Prior,
-    simulations: Simulations,
-    names: tuple[str, ...],
-    *,
-    steps: int = 2_400,
-    progress: bool = True,
+    key: Key, prior: jaxsbi.Prior, simulations: Simulations, *, steps: int = 2_400, **options: Any
 ) -> Fitted:
-    """Return an emulator of some of CAMB's outputs, which have no noise."""
-    method = jaxsbi.emulator(
-        network=Polynomials(),
-        components=32,
-        transform={name: "log" for name in names if name != "TE"},  # TE has both signs
-        exact=True,
-    )
-    x = {name: simulations.x[name] for name in names}
-    part = Simulations(simulations.theta, x, simulations.weight)
-    # What is sought is linear in the features: steps may be large, if they end small, well before
-    # the last epoch, as the best epoch is kept.
+    """Return an emulator of `simulations.x` by polynomials; options are those of `emulator`."""
+    method = jaxsbi.emulator(network=Polynomials(), components=32, **options)
+    # What is sought is linear in the features: steps may be large, if they end small.
     schedule = optax.warmup_cosine_decay_schedule(0.0, 0.3, steps // 20, 3 * steps // 4)
     batch = min(128, len(simulations) // 2)
     epochs = steps // (9 * len(simulations) // 10 // batch)
@@ -85,13 +71,27 @@ def train(
         key,
         method,
         prior,
-        part,
+        simulations,
         optimizer=optax.adam(schedule),
         batch_size=batch,
         max_epochs=epochs,
         patience=epochs,
-        progress=progress,
+        progress=False,
     )
+
+
+def of_spectra(key: Key, simulations: Simulations, names: tuple[str, ...]) -> Fitted:
+    """Return an emulator of some of CAMB's outputs, which have no noise."""
+    form = {name: "log" for name in names if name != "TE"}  # TE has both signs
+    part = {name: simulations.x[name] for name in names}
+    runs = Simulations(simulations.theta, part, simulations.weight)
+    return train(key, PRIOR, runs, transform=form, exact=True)
+
+
+def of_bins(key: Key, prior: jaxsbi.Prior, simulations: Simulations, **options: Any) -> Fitted:
+    """Return an emulator of expected data of unit variance: errors count by what the data see."""
+    unit = jaxsbi.noise.gaussian(jnp.ones(simulations.x.shape[1]))
+    return train(key, prior, simulations, noise=unit, **options)
 
 
 def derived(matter: Fitted, theta: Theta) -> dict[str, Array]:
@@ -143,8 +143,7 @@ def both(simulations: Simulations) -> tuple[Fitted, Fitted, dict[str, float]]:
     wall, cpu = time.perf_counter(), time.process_time()
     keys = jax.random.split(jax.random.key(1))
     cmb, matter = (
-        train(key, PRIOR, simulations, names, progress=False)
-        for key, names in zip(keys, (CMB, MATTER), strict=True)
+        of_spectra(key, simulations, names) for key, names in zip(keys, (CMB, MATTER), strict=True)
     )
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     return cmb, matter, {"wall_seconds": wall, "cpu_seconds": cpu}

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from planck import CALIBRATION, LOW, SPECTRA, Planck
+from planck import CALIBRATION, LOW, calibrate
 
-from jaxsbi.base import Array, Data, Key, Simulations, Theta
+from jaxsbi.base import Array, Data, Key, Theta
 
 
 class Summaries(NamedTuple):
@@ -26,9 +26,9 @@ class Summaries(NamedTuple):
     matrix: Array
     factor: Array
 
-    def signal(self, likelihood: Planck, spectra: Data) -> Data:
-        """Return the noiseless summaries of spectra, and how they answer to the calibration."""
-        mean, slope = jax.jvp(lambda c: likelihood.mean(spectra, c), (1.0,), (1.0,))
+    def signal(self, mean: Array) -> Data:
+        """Return the summaries of expected data, and how they answer to the calibration."""
+        _, slope = jax.jvp(lambda c: calibrate(mean, c), (1.0,), (1.0,))
         return {"mean": self.matrix @ mean, "slope": self.matrix @ slope}
 
     def noise(self, key: Key, theta: Theta, signal: Data) -> Array:
@@ -40,21 +40,21 @@ class Summaries(NamedTuple):
         return signal["mean"] + calibration * signal["slope"] + self.factor @ white
 
 
-def summaries(likelihood: Planck, simulations: Simulations) -> Summaries:
-    """Return the summaries for runs around the truth: slopes are those at their centre."""
-    theta = np.stack([np.asarray(a, float) for a in simulations.theta.values()], axis=1)
-    u = (theta - theta.mean(0)) / theta.std(0)
+def summaries(theta: Theta, mean: Array) -> Summaries:
+    """Return the summaries for runs around the truth: slopes are those at their centre.
+
+    Args:
+        theta: The parameters of the runs, each of shape `(n,)`.
+        mean: The data that they expect, shape `(n, 618)`.
+    """
+    values = np.stack([np.asarray(a, float) for a in theta.values()], axis=1)
+    u = (values - values.mean(0)) / values.std(0)
     pairs = [u[:, i] * u[:, j] for i in range(u.shape[1]) for j in range(i + 1)]
     features = np.column_stack([np.ones(len(u)), u, *pairs])
-    spectra = {name: simulations.x[name] for name in SPECTRA}
-    mean, slope = jax.vmap(lambda s: jax.jvp(lambda c: likelihood.mean(s, c), (1.0,), (1.0,)))(
-        spectra
-    )
     jacobian = np.linalg.lstsq(features, np.asarray(mean, float))[0][1 : 1 + u.shape[1]]
     # What looks like the calibration says nothing of the parameters.
-    d = CALIBRATION * np.asarray(slope, float).mean(0)
+    d = CALIBRATION * np.asarray(jax.jacfwd(calibrate, 1)(jnp.mean(mean, 0), 1.0), float)
     scores = jacobian - np.outer(jacobian @ d, d) / (1 + d @ d)
     scores /= np.linalg.norm(scores, axis=1, keepdims=True)
-    low = np.eye(mean.shape[1])[-len(LOW) :]
-    matrix = np.concatenate([scores, low])
+    matrix = np.concatenate([scores, np.eye(d.size)[-len(LOW) :]])
     return Summaries(jnp.asarray(matrix), jnp.asarray(np.linalg.cholesky(matrix @ matrix.T)))

@@ -71,18 +71,23 @@ class Planck(NamedTuple):
     shift: Array
     scale: Array
 
-    def mean(self, spectra: Spectra, calibration: Array | float = 1.0) -> Array:
-        """Return the expectation of `data`, shape `(618,)`."""
-        spectra = {name: value / calibration**2 for name, value in spectra.items()}
+    def mean(self, spectra: Spectra) -> Array:
+        """Return the expectation of `data` for a calibration of 1, shape `(618,)`."""
         whole = jnp.concatenate([spectra[name] for name in SPECTRA])
         high = self.white @ jnp.sum(self.weights * whole[self.index], axis=1)
         ranges = [spectra[name][a - LMIN : b + 1 - LMIN] for name, a, b, *_ in LOW]
         low = jnp.stack([jnp.mean(power) for power in ranges])
         return jnp.concatenate([high, jnp.log(low - self.shift) / self.scale])
 
-    def log_likelihood(self, spectra: Spectra, calibration: Array | float = 1.0) -> Array:
+    def log_likelihood(self, mean: Array, calibration: Array | float = 1.0) -> Array:
         """Return -χ²/2, a scalar: the published likelihoods but for a constant."""
-        return -0.5 * jnp.sum((self.data - self.mean(spectra, calibration)) ** 2)
+        return -0.5 * jnp.sum((self.data - calibrate(mean, calibration)) ** 2)
+
+
+def calibrate(mean: Array, calibration: Array | float) -> Array:
+    """Return the expectation of the data for a calibration, which the bins at low ℓ have not."""
+    low = len(LOW)
+    return jnp.concatenate([mean[:-low] / calibration**2, mean[-low:]])
 
 
 def planck() -> Planck:
