@@ -1,0 +1,255 @@
+"""Planck's six parameters two ways: MCMC on an emulator, and a posterior learned outright.
+
+Run it: `python two_ways.py`, after `python boltzmann.py`. Both roads see the same runs of CAMB. It
+draws `two_ways.png` and `emulators.png`; results go to the file of `--out`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from boltzmann import CHECKS, NEAR, PRIOR, TEST, TRAIN, campaign, spectra
+from emulators import CMB, accuracy, both, derived, of_bins
+from learned import Summaries, summaries
+from numpyro.infer import MCMC, NUTS, init_to_uniform
+from planck import CALIBRATION, Planck, calibrate, planck
+
+import jaxsbi
+from jaxsbi.base import Array, Data, Fitted, Key, Simulations, Theta
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+HERE = Path(__file__).parent
+# Means and standard deviations (of two sides, their mean): Planck Collaboration VI 2020,
+# arXiv:1807.06209, table 2, TT,TE,EE+lowE.
+PUBLISHED = {
+    "ombh2": (0.02236, 0.00015),
+    "omch2": (0.1202, 0.0014),
+    "theta_mc": (1.04090, 0.00031),
+    "tau": (0.0544, 0.00755),
+    "log_as": (3.045, 0.016),
+    "ns": (0.9649, 0.0044),
+    "H0": (67.27, 0.60),
+    "omegam": (0.3166, 0.0084),
+    "sigma8": (0.8120, 0.0073),
+    "S8": (0.834, 0.016),
+}
+
+
+def by_mcmc(
+    key: Key, emulator: Fitted, likelihood: Planck, *, chains: int, warmup: int, steps: int
+) -> tuple[Theta, dict[str, Any]]:
+    """Return draws by NUTS on the emulated likelihood, calibration included, and a report."""
+
+    def observe(mean: Array) -> Array:
+        return calibrate(mean, numpyro.sample("calibration", dist.Normal(1.0, CALIBRATION)))
+
+    model = jaxsbi.emulator_model(emulator, observe=observe)
+    # The box is centred near the truth; at its corners χ² is a million.
+    start = init_to_uniform(radius=0.3)
+    mcmc = MCMC(
+        NUTS(model, dense_mass=True, init_strategy=start),
+        num_warmup=warmup,
+        num_samples=steps,
+        num_chains=chains,
+        chain_method="vectorized",
+        progress_bar=False,
+    )
+    wall, cpu = time.perf_counter(), time.process_time()
+    mcmc.run(key, likelihood.data, extra_fields=("num_steps", "diverging"))
+    draws = jax.block_until_ready(mcmc.get_samples())
+    report: dict[str, Any] = {
+        "wall_seconds": time.perf_counter() - wall,
+        "cpu_seconds": time.process_time() - cpu,
+        "load": os.getloadavg()[0],
+    }
+    summary = numpyro.diagnostics.summary(mcmc.get_samples(group_by_chain=True))
+    fields = mcmc.get_extra_fields()
+    report |= {"chains": chains, "warmup": warmup, "steps": steps}
+    report["r_hat"] = max(float(site["r_hat"]) for site in summary.values())
+    report["ess"] = min(float(site["n_eff"]) for site in summary.values())
+    report["divergences"] = int(fields["diverging"].sum())
+    report["gradients_per_step"] = float(fields["num_steps"].mean())
+    return draws, report
+
+
+def by_npe(
+    key: Key,
+    prior: jaxsbi.Prior,
+    simulations: Simulations,
+    compressed: Summaries,
+    **options: Any,
+) -> Fitted:
+    """Return the posterior of compressed data, learned from stored runs and new noise."""
+    signal = jax.vmap(compressed.signal)(simulations.x)
+    signals = Simulations(simulations.theta, signal, simulations.weight)
+    stored = jaxsbi.Signals(signals, compressed.noise)
+    density = jaxsbi.densities.GaussianMixture(components=2, hidden=32, depth=1)
+    return jaxsbi.fit_online(key, jaxsbi.npe(density=density), prior, stored, **options)
+
+
+def marginal(emulator: Fitted, likelihood: Planck, theta: Theta, x: Data) -> Array:
+    """Return log p(x | theta) but for a constant, the calibration integrated out.
+
+    The expectation is linear in the calibration over its width, so the integral is a Gaussian's.
+    """
+    del x  # compressed; the likelihood holds the data it was made from
+    expected = jaxsbi.emulate(emulator, theta)
+    mean, slope = jax.jvp(lambda c: calibrate(expected, c), (1.0,), (1.0,))
+    residual, d = likelihood.data - mean, CALIBRATION * slope
+    seen = 1 + d @ d
+    return -0.5 * (residual @ residual - (d @ residual) ** 2 / seen + jnp.log(seen))
+
+
+def binned(likelihood: Planck, runs: Simulations) -> Simulations:
+    """Return what the runs expect of the data instead of their spectra."""
+    mean = jax.jit(jax.vmap(likelihood.mean))({name: runs.x[name] for name in CMB})
+    return Simulations(runs.theta, mean, runs.weight)
+
+
+def table(draws: Theta, matter: Fitted, weights: Array | None = None) -> dict[str, list[float]]:
+    """Return mean and standard deviation of the parameters and of what follows from them."""
+    theta = {name: draws[name] for name in PRIOR.names}
+    everything = theta | derived(matter, theta)
+    weights = jnp.ones(len(draws["tau"])) if weights is None else weights
+    found = {}
+    for name, a in everything.items():
+        a = np.asarray(a, float)
+        mean = np.average(a, weights=weights)
+        found[name] = [mean, float(np.sqrt(np.average((a - mean) ** 2, weights=weights)))]
+    return found
+
+
+def check(
+    runs: Simulations, record: jaxsbi.Record, emulator: Fitted, likelihood: Planck
+) -> dict[str, Any]:
+    """Compare log-likelihoods by the emulator with those by CAMB itself, and what each costs."""
+    emulated = jax.jit(lambda theta: likelihood.log_likelihood(jaxsbi.emulate(emulator, theta)))
+    exact = jax.vmap(likelihood.log_likelihood)(binned(likelihood, runs).x)
+    rows = jnp.stack([exact, jax.lax.map(emulated, runs.theta)], axis=1)
+    difference = np.abs(np.asarray(rows[:, 0] - rows[:, 1]))
+    theta = {name: a[0] for name, a in runs.theta.items()}
+    emulated(theta).block_until_ready()
+    # In turn, so that both see the same load; CAMB in this process, as MCMC would call it.
+    costs = [
+        (
+            _seconds(lambda: spectra(0, jax.tree.map(np.asarray, theta))),
+            _seconds(lambda: emulated(theta).block_until_ready(), 100),
+        )
+        for _ in range(5)
+    ]
+    camb, one = (tuple(np.median(each, axis=0)) for each in zip(*costs, strict=True))
+    return {
+        "log_likelihoods": rows.tolist(),
+        "largest_difference": float(difference.max()),
+        "median_difference": float(np.median(difference)),
+        "camb_seconds": {"wall": camb[0], "cpu": camb[1]},
+        "emulator_seconds": {"wall": one[0], "cpu": one[1]},
+        "ratio": {"wall": camb[0] / one[0], "cpu": camb[1] / one[1]},
+        "campaign_seconds_a_run": float(np.median(record.seconds)),
+        "load": os.getloadavg()[0],
+    }
+
+
+def _seconds(function: Callable[[], Any], times: int = 1) -> tuple[float, float]:
+    """Return wall and CPU seconds of one call."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    for _ in range(times):
+        function()
+    return (time.perf_counter() - wall) / times, (time.process_time() - cpu) / times
+
+
+def picture(roads: dict[str, Theta]) -> Figure:
+    """Return the posteriors of both roads in one corner plot."""
+    labels = {
+        "ombh2": "Ω_b h²",
+        "omch2": "Ω_c h²",
+        "theta_mc": "100 θ_MC",
+        "tau": "τ",
+        "log_as": "ln 10¹⁰A_s",
+        "ns": "n_s",
+    }
+    named = {
+        road: {label: draws[name] for name, label in labels.items()}
+        for road, draws in roads.items()
+    }
+    return jaxsbi.plots.corner(
+        named, truth={label: PUBLISHED[name][0] for name, label in labels.items()}
+    )
+
+
+def go(key: Key) -> tuple[dict[str, Any], Figure, Figure]:
+    """Return what came of both roads, the emulators' errors and the posteriors."""
+    k0, k1, k2, k3, k4 = jax.random.split(key, 5)
+    likelihood = planck()
+    simulations, _ = campaign(PRIOR, "planck", TRAIN + TEST)
+    near, record = campaign(NEAR, "near", CHECKS)
+    spectral, matter, seconds = both(simulations[:TRAIN])
+    report: dict[str, Any] = {"runs": TRAIN, "emulators_of_spectra": seconds}
+    report["accuracy"], errors = accuracy(spectral, matter, simulations[TRAIN:])
+    training = binned(likelihood, simulations[:TRAIN])
+    emulator = of_bins(k0, PRIOR, training)
+    report["emulator_of_bins"] = {"run_seconds": emulator.history.run_seconds}
+    report["check"] = check(near, record, emulator, likelihood)
+    chains, report["nuts"] = by_mcmc(k1, emulator, likelihood, chains=4, warmup=500, steps=2500)
+
+    compressed = summaries(training.theta, training.x)
+    learned = by_npe(k2, PRIOR, training, compressed, num_steps=10_000, progress=False)
+    x = compressed.matrix @ likelihood.data
+    direct = learned.posterior.sample(k3, x, 10_000)
+    target = functools.partial(marginal, emulator, likelihood)
+    weighted = jaxsbi.importance(k4, learned.posterior, target, PRIOR, x, 10_000)
+    report["npe"] = {
+        "run_seconds": learned.history.run_seconds,
+        "compile_seconds": learned.history.compile_seconds,
+        "efficiency": float(weighted.efficiency),
+        "pareto_k": float(weighted.pareto_k),
+        "log_evidence": [float(weighted.log_evidence), float(weighted.log_evidence_error)],
+    }
+    report["parameters"] = {
+        "published": PUBLISHED,
+        "nuts": table(chains, matter),
+        "npe": table(direct, matter),
+        "npe, weighted": table(weighted.draws, matter, jax.nn.softmax(weighted.log_weights)),
+    }
+    return report, errors, picture({"NUTS on the emulator": chains, "NPE on the same runs": direct})
+
+
+def main() -> None:
+    """Go both roads and write down what came of it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, help="a JSON file for the results")
+    out = parser.parse_args().out
+    report, errors, posteriors = go(jax.random.key(2))
+    errors.savefig(HERE / "emulators.png", dpi=80)
+    posteriors.savefig(HERE / "two_ways.png", dpi=60)
+    roads = report["parameters"]
+    for name in PUBLISHED:
+        columns = (
+            f"{road}: {m:.5g} ± {s:.2g}"
+            for road, values in roads.items()
+            for m, s in [values[name]]
+        )
+        print(f"{name:9s}", *columns, sep="   ")
+    print(json.dumps({name: report[name] for name in ("nuts", "npe")}, indent=1))
+    if out:
+        from benchmarks.environment import environment
+
+        out.write_text(json.dumps(report | {"environment": environment()}, indent=1) + "\n")
+
+
+if __name__ == "__main__":  # the worker processes of `campaign` import this file
+    main()
