@@ -96,11 +96,11 @@ class Method(Protocol):
 
     A method whose `init` and `loss` see parameters only through `prior.to_latent` says so by a
     class attribute `latent = True`. `fit` then maps them once, and not in every step: it passes
-    `prior.latent` and parameters `{"z": …}` (and
-    scores by z, of the "likelihood" and of the "posterior"). A method whose `init` and `loss`
-    see data only through a fixed function has it as `prepare(x)`, which `fit` applies once, too. A
-    method that gains from longer training than most says by `steps` how many optimiser steps `fit`
-    aims at, and by `epochs` in how many passes at most.
+    `prior.latent` and parameters `{"z": …}` (and scores by z, of the "likelihood" and of the
+    "posterior"). A method whose `init` and `loss` see data only through a fixed function has it as
+    `prepare(x)`, which `fit` applies once, too. A method that gains from longer training than most
+    says by `steps` how many optimiser steps `fit` aims at, and by `epochs` in how many passes at
+    most.
 
     Two functions are called on the host where a method has them: `check(simulations)` before a
     training, and `look_at(variables, prior, draws)` after draws were made, which may warn.
@@ -365,19 +365,6 @@ class Fitted:
 
     posterior: Posterior
     history: History
-
-
-DRAWS_AT_ONCE = 65_536
-
-
-def over_draws(function: Callable[[Any], Any], draws: Any) -> Any:
-    """Apply a function to each draw of the leading axis, to so many at once that memory is bounded.
-
-    What a network makes of one draw on its way is thousands of numbers.
-    """
-    if jax.tree.leaves(draws)[0].shape[0] <= DRAWS_AT_ONCE:
-        return jax.vmap(function)(draws)
-    return jax.lax.map(function, draws, batch_size=DRAWS_AT_ONCE)
 
 
 def check_key(key: Any) -> None:

@@ -13,7 +13,7 @@ MAX_FUNCTION_LINES = 60
 # Imports go one way: a room may import its own group and the groups before it.
 GROUPS = (
     ("workarounds",),
-    ("base", "devices", "disk", "fingerprint", "interop", "interrupt"),
+    ("base", "batching", "devices", "disk", "fingerprint", "interop", "interrupt"),
     ("checkpoint",),
     ("latent", "priors", "recentred", "simulate", "draws"),
     ("networks", "densities", "fields", "samplers", "noise", "tasks", "transforms"),

@@ -7,7 +7,7 @@ import numpyro.distributions as dist
 import pytest
 
 import jaxsbi
-from jaxsbi import base
+from jaxsbi import batching
 
 PRIOR = jaxsbi.Prior(theta=dist.Normal(jnp.zeros(2), 1.0).to_event(1))
 NPE = jaxsbi.npe(density=jaxsbi.densities.Gaussian(hidden=8))
@@ -33,7 +33,7 @@ def test_draws_in_parts_are_the_same(name, monkeypatch):
         return jax.jit(sample)(jax.random.key(2)), str(jax.make_jaxpr(sample)(jax.random.key(2)))
 
     whole, text = draws()
-    monkeypatch.setattr(base, "DRAWS_AT_ONCE", 100)
+    monkeypatch.setattr(batching, "DRAWS_AT_ONCE", 100)
     parts, other = draws()
     np.testing.assert_allclose(parts, whole, atol=1e-5)
     assert text.count("[250,") > other.count("[250,")  # nothing wide is 250 long

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxsbi.base import Array, Key, configuration, over_draws
+from jaxsbi.base import Array, Key, configuration
+from jaxsbi.batching import over_draws
 from jaxsbi.fields.paths import log_ratio
 
 Rotation = Callable[[Array, Array], Array]

@@ -19,7 +19,8 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from jaxsbi.base import Array, Key, configuration, over_draws
+from jaxsbi.base import Array, Key, configuration
+from jaxsbi.batching import over_draws
 from jaxsbi.fields.ode import ODE, FieldInfo, Rotation, angle_at, noise_at
 
 

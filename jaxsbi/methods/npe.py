@@ -17,8 +17,8 @@ from jaxsbi.base import (
     Theta,
     Variables,
     configuration,
-    over_draws,
 )
+from jaxsbi.batching import over_draws
 from jaxsbi.densities import SplineCoupling
 from jaxsbi.methods import gradients
 from jaxsbi.methods.features import init_context, read_context
