@@ -23,9 +23,13 @@ def draw(errors: dict[str, np.ndarray], rows: list[dict], costs: list[dict]) -> 
     middle.set(
         xscale="log", yscale="log", xlabel="IMRPhenomXAS waveforms", ylabel="median mismatch"
     )
+    counts = sorted({row["waveforms"] for row in rows if row["what"] == "IMRPhenomXAS"})
+    middle.set_xticks(counts, [str(n) for n in counts])
+    middle.set_xticks([], minor=True)
     for name, line in (("ripplegw", "o--"), ("surrogate", "s-")):
         right.plot([r["batch"] for r in costs], [1e6 * r[name] for r in costs], line, label=name)
     right.set(xscale="log", yscale="log", xlabel="batch", ylabel="µs per waveform")
+    right.set_ylim(5.0, 500.0)
     for axes in (left, middle, right):
         axes.legend(frameon=False, fontsize=8)
         axes.spines[["top", "right"]].set_visible(False)
