@@ -91,7 +91,6 @@ def test_with_scores_the_learned_score_is_nearer_to_the_true_one(name):
         gradient = jax.grad(lambda t, x, p=fitted.posterior: p.log_prob({"theta": t}, x))
         found = jax.vmap(gradient)(theta, fresh.x) + theta / 1.5**2  # the prior's own
         errors[weight] = float(jnp.mean((found - truth) ** 2))
-    print(name, errors)
     assert errors[5.0] < 0.8 * errors[0.0]
     assert errors[5.0] < 0.5 / TOTAL  # the mean square of the true scores is 1 / TOTAL
 
