@@ -71,7 +71,7 @@ def test_a_mesh_of_one_device_changes_nothing():
 @pytest.mark.parametrize(
     ("wrong", "error", "message"),
     [
-        (8, TypeError, "expected a jax.sharding.Mesh.*got int"),
+        (8, TypeError, r"expected jax.sharding.Mesh.*got int"),
         (mesh("data"), ValueError, r"axes named 'batch'.*or 'ensemble'.*got \('data',\)"),
         (mesh("batch", "model"), ValueError, r"got \('batch', 'model'\)"),
     ],
