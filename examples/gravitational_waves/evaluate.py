@@ -113,7 +113,7 @@ def injections(key: Key, posterior: Posterior, event: problem.Event, count: int 
 
 
 def glitch(amplitude: float = 2e-21) -> np.ndarray:
-    """Return a burst of 60 Hz in Hanford 20 ms before the merger, for `data.segment`."""
+    """Return a burst of 60 Hz in Hanford 33 ms before the merger, for `data.segment`."""
     times = np.arange(8 * data.RATE) / data.RATE - 6.0 + 0.02
     burst = amplitude * np.exp(-((times / 0.015) ** 2)) * np.sin(2.0 * np.pi * 60.0 * times)
     return np.stack([burst, 0.0 * burst])

@@ -50,10 +50,11 @@ def posterior(exact: Theta, arrays: dict[str, np.ndarray], event: dict[str, Any]
         f"{n.replace('_', ' '):>11} {event['jsd_network'][n]:8.4f} {event['jsd_weighted'][n]:8.4f}"
         for n in exact
     )
+    others = np.median(event["efficiency_of_others"])
     text = (
         "GW150914, sky position fixed\n\n"
         f"JSD to the exact posterior (nat)\n{'':>11}  network weighted\n{rows}\n\n"
-        f"efficiency {event['efficiency']:.0%}, "
+        f"efficiency {event['efficiency']:.0%} (median of other sets {others:.0%})\n"
         f"{event['draws']:,} draws in {event['cpu_seconds']:.1f} s of CPU\n"
         f"log-evidence ratio {event['log_evidence']:.2f} ± {event['log_evidence_error']:.2f}"
     )
