@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from boltzmann import PRIOR, TEST, TRAIN, WAVENUMBERS, campaign
+from boltzmann import PRIOR, TRAIN, WAVENUMBERS, campaign
 
 import jaxsbi
 from jaxsbi.base import Array, Data, Fitted, Key, Simulations, Theta
@@ -151,7 +151,7 @@ def both(simulations: Simulations) -> tuple[Fitted, Fitted, dict[str, float]]:
 
 def main() -> None:
     """Train, measure, draw."""
-    simulations, _ = campaign(PRIOR, "planck", TRAIN + TEST)
+    simulations = campaign()
     cmb, matter, seconds = both(simulations[:TRAIN])
     report, figure = accuracy(cmb, matter, simulations[TRAIN:])
     print(
