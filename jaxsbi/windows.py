@@ -125,8 +125,10 @@ class Windows:
         chunks = min(whole, max(1, UNIT_ROWS // store.chunk))
         self.unit, self.units = chunks * store.chunk, whole // chunks
         most = max(1, min(WINDOW_ROWS, WINDOW_BYTES // row_bytes) // self.unit)
-        self.in_a_pass = -(-self.units // most)
-        self.together = self.units // self.in_a_pass
+        # Large windows that leave some draws to another pass, or smaller ones: what sees more.
+        counts = (-(-self.units // most), max(1, self.units // most))
+        self.in_a_pass = max(counts, key=lambda k: k * min(most, self.units // k))
+        self.together = min(most, self.units // self.in_a_pass)
         self._pool: ThreadPoolExecutor | None = None
         self._ahead: deque[tuple[int, Future[Simulations]]] = deque()
 
