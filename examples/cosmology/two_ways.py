@@ -208,7 +208,6 @@ def go(key: Key) -> tuple[dict[str, Any], Figure, Figure]:
     emulator = of_bins(k0, PRIOR, training)
     report["emulator_of_bins"] = {"run_seconds": emulator.history.run_seconds}
     chains, report["nuts"] = by_mcmc(k1, emulator, likelihood, chains=4, warmup=500, steps=2000)
-    report["check"] = check(chains, emulator, likelihood)
 
     compressed = summaries(training.theta, training.x)
     x = compressed.matrix @ likelihood.data
@@ -240,6 +239,7 @@ def go(key: Key) -> tuple[dict[str, Any], Figure, Figure]:
         roads[f"{name}, weighted"] = table(weighted.draws, matter, weights)
         pictures[label] = direct
     report["parameters"] = {"published": PUBLISHED} | roads
+    report["check"] = check(chains, emulator, likelihood)
     return report, errors, picture(pictures)
 
 
