@@ -19,12 +19,10 @@ class Summaries(NamedTuple):
     Jimenez & Lahav 2000, arXiv:astro-ph/9911102), as those of plik-lite nearly are here.
 
     Attributes:
-        matrix: Shape `(11, 618)`.
-        factor: Cholesky factor of the summaries' noise, shape `(11, 11)`.
+        matrix: Orthonormal rows, shape `(11, 618)`.
     """
 
     matrix: Array
-    factor: Array
 
     def signal(self, mean: Array) -> Data:
         """Return the summaries of expected data, and how they answer to the calibration."""
@@ -37,7 +35,7 @@ class Summaries(NamedTuple):
         key_noise, key_calibration = jax.random.split(key)
         white = jax.random.normal(key_noise, signal["mean"].shape)
         calibration = CALIBRATION * jax.random.normal(key_calibration)
-        return signal["mean"] + calibration * signal["slope"] + self.factor @ white
+        return signal["mean"] + calibration * signal["slope"] + white
 
 
 def summaries(theta: Theta, mean: Array) -> Summaries:
@@ -56,5 +54,6 @@ def summaries(theta: Theta, mean: Array) -> Summaries:
     d = CALIBRATION * np.asarray(jax.jacfwd(calibrate, 1)(jnp.mean(mean, 0), 1.0), float)
     scores = jacobian - np.outer(jacobian @ d, d) / (1 + d @ d)
     scores /= np.linalg.norm(scores, axis=1, keepdims=True)
-    matrix = np.concatenate([scores, np.eye(d.size)[-len(LOW) :]])
-    return Summaries(jnp.asarray(matrix), jnp.asarray(np.linalg.cholesky(matrix @ matrix.T)))
+    rows = np.concatenate([scores, np.eye(d.size)[-len(LOW) :]])
+    # Scores of A_s and τ are nearly parallel: an orthonormal basis holds what sets them apart.
+    return Summaries(jnp.asarray(np.linalg.qr(rows.T)[0].T))
