@@ -15,7 +15,7 @@ import safetensors.numpy
 from numpyro.distributions import transforms
 
 import jaxsbi
-from jaxsbi import networks, noise
+from jaxsbi import compression, networks, noise
 from jaxsbi.recentred import recentre
 from jaxsbi.saving.decode import Decoder
 from jaxsbi.saving.encode import Encoder
@@ -36,6 +36,8 @@ def rebuilt(value, types=()):
     return found
 
 
+LINEAR = compression.GaussianScore(mean=X, slopes=jnp.ones((2, 3)))
+
 # Configurations without a default for every field.
 NEEDY: dict[str, Any] = {
     "Mahalanobis": {"whiten": jnp.eye(2)},
@@ -46,6 +48,13 @@ NEEDY: dict[str, Any] = {
         **{"prior": PRIOR, "centre": jnp.ones((2, 3)), "log_weight": jnp.zeros(2)},
         **{"factor": jnp.eye(3), "bandwidth": jnp.array(0.5)},
     },
+    "Contrast": {"summary": compression.Views(parts=(("a", networks.MLP(4)),))},
+    "Frozen": {"method": jaxsbi.npe(), "summary": LINEAR},
+    "IMNN": {"summary": networks.MLP(4)},
+    "Regression": {"summary": networks.MLP(4)},
+    "Score": {"log_likelihood": jax.nn.softplus, "theta": {"a": X}},  # a function of the user's own
+    "GaussianScore": {"mean": X, "slopes": jnp.ones((2, 3))},
+    "Summary": {"network": networks.MLP(4), "params": {}, "statistics": {"mean": X}},
     "GaussianNoise": {"cholesky": jnp.eye(2)},
     "ModelledNoise": {"function": jax.nn.softplus},  # others are classes of the user's own
     "StudentNoise": {"cholesky": jnp.eye(2), "degrees": jnp.array(3.0)},
@@ -74,6 +83,7 @@ def test_every_configuration_comes_back(runs, name):
 def test_every_public_configuration_can_be_saved():
     """A new one is exported by its room, or named here as what a method makes for itself."""
     parts = {"Components", "Widths", "Logit", "Function", "Logits", "ModelClassifier"}
+    parts |= {"Fixed"}  # holds a function of the user's
     allowed = set(registry(()).values())
     for module in pkgutil.walk_packages(jaxsbi.__path__, "jaxsbi."):
         if module.name.startswith("jaxsbi.diagnostics"):
