@@ -24,6 +24,7 @@ import numpyro.distributions as dist
 import scipy.stats
 
 import jaxsbi
+from benchmarks import plan
 from benchmarks.environment import environment
 from jaxsbi import diagnostics
 from jaxsbi.base import DataSpec, configuration
@@ -225,12 +226,14 @@ def rows(study: str, null: int, repeats: int) -> Iterator[dict[str, Any]]:
 def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--studies", type=plan.words, default=tuple(STUDIES))
     parser.add_argument("--null", type=int, default=NULL, help="repeats where nothing is wrong")
     parser.add_argument("--repeats", type=int, default=REPEATS, help="repeats of each defect")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    plan.known("study", options.studies, tuple(STUDIES))
     table = []
-    for study in STUDIES:
+    for study in options.studies:
         for row in rows(study, options.null, options.repeats):
             print(json.dumps(row, ensure_ascii=False), flush=True)
             table.append(row)
