@@ -22,13 +22,15 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxsbi.base import Array, Data, DataSpec, Key, Posterior, Simulations, check_key
+from jaxsbi.compression import summary as learned_summary
 from jaxsbi.diagnostics.uniformity import failing
-from jaxsbi.methods.features import read_context, standardize
+from jaxsbi.methods.features import standardize
 from jaxsbi.methods.features import statistics as moments
 from jaxsbi.networks import flatten
 
@@ -162,18 +164,18 @@ def _reader(summary: Posterior | Summary | None) -> Summary:
     """Return what makes a vector of one data set."""
     if summary is None:
         return flatten
-    if not isinstance(summary, Posterior):
-        return lambda x: flatten(summary(x))
-    method, variables = summary.method, summary.variables
-    network = getattr(method, "summary", None)
-    if network is None:
-        raise ValueError(
-            f"summary: expected a posterior with a summary network, got {type(method).__name__} "
-            "without one. Pass a function of x, or nothing for all its numbers."
-        )
-    return lambda x: read_context(
-        network, variables["statistics"], variables["params"]["summary"], x
-    )
+    read: Any = summary
+    if isinstance(summary, Posterior):
+        read = getattr(summary.method, "summary", None)
+        if read is None:
+            raise ValueError(
+                "summary: expected a posterior with a summary network, got "
+                f"{type(summary.method).__name__} without one. Pass a function of x, or nothing "
+                "for all its numbers."
+            )
+        if isinstance(read, nn.Module):  # else it is `compression.frozen`'s, which needs no more
+            read = learned_summary(summary)
+    return lambda x: flatten(read(x))
 
 
 @jax.jit

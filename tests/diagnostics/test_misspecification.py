@@ -9,6 +9,7 @@ import scipy.stats
 
 import jaxsbi
 from jaxsbi import diagnostics
+from jaxsbi.base import DataSpec
 from jaxsbi.diagnostics.misspecification import _statistics
 
 PRIOR = jaxsbi.Prior(mean=dist.Normal(0.0, 1.0))
@@ -74,6 +75,19 @@ def test_several_observations_find_what_one_does_not():
     found = run(x, simulations=simulate(n=4000), several=True)
     assert found.mmd_null.shape == (100,)
     assert found.mmd_p_value == pytest.approx(1 / 101)
+
+
+def test_the_summary_of_a_frozen_road_is_what_it_reads():
+    def first(x):
+        return x["y"][:1]
+
+    x, simulations = observe(1.0, -1.0), simulate()
+    method = jaxsbi.compression.frozen(jaxsbi.npe(), first)
+    posterior = jaxsbi.Posterior({}, PRIOR, method, DataSpec.of(x))
+    found = run(x, simulations=simulations, summary=posterior)
+    jax.tree.map(
+        np.testing.assert_array_equal, found, run(x, simulations=simulations, summary=first)
+    )
 
 
 def test_a_summary_sees_what_it_keeps_only():
