@@ -8,9 +8,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import urllib.request
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +16,7 @@ import numpy as np
 from scipy.io import FortranFile
 
 from jaxsbi.base import Array
-from jaxsbi.tasks.references import cache_directory
+from jaxsbi.tasks.published import fetch
 
 PUBLISHER = (
     "https://raw.githubusercontent.com/heatherprince/planck-lite-py/master/data/"
@@ -138,12 +135,4 @@ def _windows() -> tuple[np.ndarray, np.ndarray]:
 
 def _file(name: str) -> Path:
     """Return a file of the likelihood, from `JAXSBI_DATA` or the publisher, checked by its hash."""
-    folder = os.environ.get("JAXSBI_DATA")
-    path = (Path(folder) if folder else cache_directory()) / "planck_lite" / name
-    if not path.is_file() and not folder:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        urllib.request.urlretrieve(PUBLISHER + name, path)
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != SHA256[name]:
-        raise ValueError(f"{path}: expected SHA-256 {SHA256[name]}, got {found}. Delete the file.")
-    return path
+    return fetch("planck_lite", name, PUBLISHER + name, SHA256[name])

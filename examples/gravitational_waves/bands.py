@@ -22,7 +22,8 @@ from examples.gravitational_waves.data import LOWEST, Segment
 from jaxsbi.base import Array
 from jaxsbi.workarounds import register_dataclass
 
-SUN = 4.925491e-6  # of its mass, in seconds
+SUN = 4.925490947641267e-6
+"""Of its mass, in seconds."""
 
 
 @register_dataclass

@@ -6,15 +6,14 @@ names; otherwise they are downloaded once, and their hash is checked.
 
 from __future__ import annotations
 
-import hashlib
-import os
-import urllib.request
 from pathlib import Path
 from typing import NamedTuple
 
 import h5py
 import numpy as np
 import scipy.signal
+
+from jaxsbi.tasks.published import fetch
 
 DETECTORS = ("H1", "L1")
 EVENT = 1126259462.4
@@ -76,27 +75,7 @@ def find(name: str) -> Path:
     Raises:
         ValueError: If its content is not what was published.
     """
-    given = os.environ.get("JAXSBI_DATA")
-    path = Path(given) / "gw150914" / name if given else None
-    if path is not None and path.is_file():
-        return path
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    path = cache / "jaxsbi" / "gw150914" / name
-    url, expected = FILES[name]
-    if not path.is_file():
-        with urllib.request.urlopen(url, timeout=60) as answer:
-            content = answer.read()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".part")
-        partial.write_bytes(content)
-        partial.replace(path)
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != expected:
-        raise ValueError(
-            f"{path}: expected SHA-256 {expected}, got {found}. Remove the file and try again; or "
-            f"download it by hand from {url} into $JAXSBI_DATA/gw150914."
-        )
-    return path
+    return fetch("gw150914", name, *FILES[name])
 
 
 def strain(detector: str) -> np.ndarray:

@@ -11,22 +11,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsbi.base import ONCE_OPTIONS, Array, Theta
-
-# ripplegw switches JAX to double precision when it is imported, for the whole program.
-_DOUBLE = jax.config.jax_enable_x64
-from ripplegw.waveforms.cbc.IMRPhenomD.IMRPhenomD import gen_IMRPhenomD  # noqa: E402
-from ripplegw.waveforms.cbc.IMRPhenomD.IMRPhenomPv2 import gen_IMRPhenomPv2  # noqa: E402
-from ripplegw.waveforms.cbc.IMRPhenomD.IMRPhenomPv2_utils import (  # noqa: E402
+from examples.gravitational_waves.bands import SUN
+from examples.gravitational_waves.ripple import (
     SpinWeightedY,
     convert_spins,
+    gen_IMRPhenomD,
+    gen_IMRPhenomPv2,
+    gen_IMRPhenomXAS,
 )
-from ripplegw.waveforms.cbc.IMRPhenomX.IMRPhenomXAS import gen_IMRPhenomXAS  # noqa: E402
+from examples.gravitational_waves.waveforms import aligned, symmetric
+from jaxsbi.base import ONCE_OPTIONS, Array, Theta
 
-jax.config.update("jax_enable_x64", _DOUBLE)
-
-SUN = 4.925490947641267e-6
-"""Of its mass, in seconds."""
 MEGAPARSEC = 1.0292712503e14
 """In seconds."""
 MASS = 60.0
@@ -75,11 +70,8 @@ def modes(mf: np.ndarray, theta: Theta) -> np.ndarray:
 
 def direct(frequency: Array, mass: float, theta: Theta) -> Array:
     """Return one waveform of IMRPhenomD at some frequencies in Hz, for 1 Mpc."""
-    q = theta["mass_ratio"]
-    eta = q / (1.0 + q) ** 2
-    one, zero = jnp.ones_like(q), jnp.zeros_like(q)
-    numbers = [mass * eta**0.6, eta, theta["chi1"], theta["chi2"], one, zero, zero]
-    return gen_IMRPhenomD(frequency, jnp.stack(numbers), 20.0)
+    chirp_mass = mass * symmetric(theta["mass_ratio"]) ** 0.6
+    return aligned(frequency, {**theta, "chirp_mass": chirp_mass})
 
 
 @functools.partial(jax.jit, static_argnames="family", compiler_options=ONCE_OPTIONS)
@@ -87,7 +79,7 @@ def _waveforms(family: str, mf: Array, *numbers: Array) -> Array:
     frequency = hertz(mf)
 
     def one(each: tuple[Array, ...]) -> Array:
-        eta = each[0] / (1.0 + each[0]) ** 2
+        eta = symmetric(each[0])
         theta = [MASS * eta**0.6, eta, *each[1:], jnp.ones(()), jnp.zeros(()), jnp.zeros(())]
         return ALIGNED[family](frequency, jnp.stack(theta), frequency[0])
 

@@ -6,17 +6,10 @@ Edwards et al. 2023, arXiv:2302.05329.
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 
+from examples.gravitational_waves.ripple import gen_IMRPhenomD, gen_IMRPhenomPv2
 from jaxsbi.base import Array, Theta
-
-# ripplegw switches JAX to double precision when it is imported, for the whole program.
-_DOUBLE = jax.config.jax_enable_x64
-from ripplegw.waveforms.cbc.IMRPhenomD.IMRPhenomD import gen_IMRPhenomD  # noqa: E402
-from ripplegw.waveforms.cbc.IMRPhenomD.IMRPhenomPv2 import gen_IMRPhenomPv2  # noqa: E402
-
-jax.config.update("jax_enable_x64", _DOUBLE)
 
 REFERENCE = 20.0
 """Hz at which phases and spins are defined."""

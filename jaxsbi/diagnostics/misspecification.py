@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsbi.base import Array, Data, DataSpec, Key, Posterior, Simulations, check_key
-from jaxsbi.compression import summary as learned_summary
+from jaxsbi.compression.summary import summary as learned_summary
 from jaxsbi.diagnostics.uniformity import failing
 from jaxsbi.methods.features import standardize
 from jaxsbi.methods.features import statistics as moments

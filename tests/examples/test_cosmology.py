@@ -15,6 +15,7 @@ import pytest
 import scipy.linalg
 
 import jaxsbi
+from jaxsbi.tasks.references import cache_directory
 
 FOLDER = Path(__file__).parents[2] / "examples" / "cosmology"
 ELL = np.arange(2, 2509)
@@ -46,7 +47,7 @@ def example(monkeypatch):
 @pytest.fixture
 def likelihood(example):
     planck = example("planck")
-    if "JAXSBI_DATA" not in os.environ and not (planck.cache_directory() / "planck_lite").is_dir():
+    if "JAXSBI_DATA" not in os.environ and not (cache_directory() / "planck_lite").is_dir():
         pytest.skip("needs Planck's files")
     return planck.planck()
 
