@@ -28,7 +28,7 @@ from jax.flatten_util import ravel_pytree
 
 import jaxsbi
 from benchmarks import plan
-from benchmarks.environment import environment
+from benchmarks.environment import write
 from jaxsbi.base import Array, Key, Theta
 from jaxsbi.densities import Gaussian
 from jaxsbi.networks import MLP, Conv
@@ -104,8 +104,7 @@ def main() -> None:
     if options.out:
         names = ("simulations", "noise", "steps", "batch", "seed")
         sizes = {name: getattr(options, name) for name in names}
-        report = {"rows": rows, "sizes": sizes, "environment": environment()}
-        options.out.write_text(json.dumps(report, indent=1) + "\n")
+        write(options.out, {"rows": rows, "sizes": sizes})
 
 
 def train(key_x: Key, key_fit: Key, method: Any, prior: jaxsbi.Prior, options: Any) -> Any:

@@ -20,7 +20,7 @@ import numpy as np
 import jaxsbi
 from benchmarks import configs, plan
 from benchmarks.clock import twice
-from benchmarks.environment import environment
+from benchmarks.environment import write
 
 TASKS = ("two_moons", "slcp")
 STUDIES = {"npe": 1_000, "nle": 200}  # data sets
@@ -37,8 +37,7 @@ def main() -> None:
     jax.config.update("jax_enable_compilation_cache", False)
     rows = [row for task in options.tasks for row in measure(task)]
     if options.out:
-        report = {"rows": rows, "environment": environment()}
-        options.out.write_text(json.dumps(report, indent=1) + "\n")
+        write(options.out, {"rows": rows})
 
 
 def measure(task_name: str) -> list[dict[str, Any]]:

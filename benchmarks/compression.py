@@ -24,7 +24,7 @@ import numpyro.distributions as dist
 
 import jaxsbi
 from benchmarks import plan
-from benchmarks.environment import environment
+from benchmarks.environment import write
 from jaxsbi import compression
 from jaxsbi.base import Array, Data, Key, Simulations, Theta
 from jaxsbi.densities import GaussianMixture
@@ -118,8 +118,7 @@ def main() -> None:
         print(json.dumps(row), flush=True)
     if options.out:
         sizes = {name: getattr(options, name) for name in ("simulations", "epochs", "seed")}
-        report = {"exact": exact, "rows": found, "sizes": sizes, "environment": environment()}
-        options.out.write_text(json.dumps(report, indent=1) + "\n")
+        write(options.out, {"exact": exact, "rows": found, "sizes": sizes})
 
 
 def exact_information(fresh: Simulations) -> float:

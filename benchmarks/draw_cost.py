@@ -20,7 +20,7 @@ import numpy as np
 import jaxsbi
 from benchmarks import configs, plan
 from benchmarks.clock import twice
-from benchmarks.environment import environment
+from benchmarks.environment import write
 
 TASKS = ("two_moons", "slcp", "gaussian_linear")
 METHODS = {"nle": 100, "npe": 1_000}  # how many observations at once
@@ -39,8 +39,7 @@ def main() -> None:
     jax.config.update("jax_enable_compilation_cache", False)
     rows = [measure(task, method) for task in options.tasks for method in options.methods]
     if options.out:
-        report = {"rows": rows, "environment": environment()}
-        options.out.write_text(json.dumps(report, indent=1) + "\n")
+        write(options.out, {"rows": rows})
 
 
 def measure(task_name: str, method: str) -> dict[str, Any]:

@@ -22,7 +22,7 @@ import numpyro.distributions as dist
 
 import jaxsbi
 from benchmarks.clock import twice
-from benchmarks.environment import environment
+from benchmarks.environment import write
 
 K = jnp.logspace(-3.0, 0.5, 200)
 PRIOR = jaxsbi.Prior(
@@ -47,8 +47,7 @@ def main() -> None:
     rows, fitted = accuracy(options.budgets, test)
     rows += [*two_stages(test), *active(test)]
     if options.out:
-        report = {"rows": rows, "environment": environment()}
-        options.out.write_text(json.dumps(report, indent=1) + "\n")
+        write(options.out, {"rows": rows})
     if options.figure:
         figure = jaxsbi.plots.emulator_errors(predictions(fitted, test), test.x, at=K)
         (axes,) = figure.axes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+import json
 import os
 import platform
 import subprocess
@@ -32,6 +33,12 @@ def environment() -> dict[str, Any]:
         "cores": cores(),
         "commit": commit(),
     }
+
+
+def write(path: Path, report: dict[str, Any]) -> None:
+    """Write a report as JSON, with the environment that it was made in."""
+    report = report | {"environment": environment()}
+    path.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def versions() -> dict[str, str]:

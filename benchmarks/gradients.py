@@ -31,7 +31,7 @@ import numpyro.distributions as dist
 
 import jaxsbi
 from benchmarks import compression, plan
-from benchmarks.environment import environment
+from benchmarks.environment import write
 from jaxsbi.base import Array, Data, Key, Theta
 from jaxsbi.densities import MaskedAutoregressive
 from jaxsbi.diagnostics import mutual_information
@@ -115,8 +115,7 @@ def main() -> None:
     print(json.dumps(found))
     if options.out:
         sizes = {name: getattr(options, name) for name in ("score", "epochs", "seed")}
-        report = {"rows": rows, "savings": found, "sizes": sizes, "environment": environment()}
-        options.out.write_text(json.dumps(report, indent=1) + "\n")
+        write(options.out, {"rows": rows, "savings": found, "sizes": sizes})
 
 
 def measure(name: str, budgets: list[int], options: Any) -> Any:

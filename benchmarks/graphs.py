@@ -25,7 +25,7 @@ import numpyro.distributions as dist
 
 import jaxsbi
 from benchmarks import plan
-from benchmarks.environment import environment
+from benchmarks.environment import write
 from jaxsbi.base import Array, Data, Key, Theta
 from jaxsbi.densities import MaskedAutoregressive
 from jaxsbi.diagnostics import mutual_information
@@ -113,8 +113,7 @@ def main() -> None:
         print(json.dumps(rows[-1]), flush=True)
     if options.out:
         sizes = {name: getattr(options, name) for name in ("simulations", "epochs", "seed")}
-        report = {"rows": rows, "sizes": sizes, "environment": environment()}
-        options.out.write_text(json.dumps(report, indent=1) + "\n")
+        write(options.out, {"rows": rows, "sizes": sizes})
 
 
 def read(simulations: jaxsbi.Simulations, name: str) -> jaxsbi.Simulations:

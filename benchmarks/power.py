@@ -25,7 +25,7 @@ import scipy.stats
 
 import jaxsbi
 from benchmarks import plan
-from benchmarks.environment import environment
+from benchmarks.environment import write
 from jaxsbi import diagnostics
 from jaxsbi.base import DataSpec, configuration
 from jaxsbi.diagnostics.uniformity import holm, ks_p_value
@@ -239,8 +239,7 @@ def main() -> None:
             table.append(row)
     if options.out:
         sizes = {"data_sets": DATA_SETS, "draws": DRAWS, "exchanges": PERMUTATIONS}
-        report = {"sizes": sizes, "rows": table, "environment": environment()}
-        options.out.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n")
+        write(options.out, {"sizes": sizes, "rows": table})
 
 
 if __name__ == "__main__":

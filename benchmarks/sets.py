@@ -26,7 +26,7 @@ import numpyro.distributions as dist
 
 import jaxsbi
 from benchmarks import plan
-from benchmarks.environment import environment
+from benchmarks.environment import write
 from jaxsbi import base
 from jaxsbi.base import Array, Data, Key, Theta
 from jaxsbi.densities import MaskedAutoregressive
@@ -115,8 +115,7 @@ def main() -> None:
         print(json.dumps(rows[-1]), flush=True)
     if options.out:
         sizes = {name: getattr(options, name) for name in ("steps", "batch", "sets", "draws")}
-        report = {"rows": rows, "sizes": sizes, "environment": environment()}
-        options.out.write_text(json.dumps(report, indent=1) + "\n")
+        write(options.out, {"rows": rows, "sizes": sizes})
 
 
 def measure(key: Key, posterior: Any, sets: int, draws: int) -> dict[str, Any]:

@@ -260,9 +260,9 @@ def main() -> None:
         print(f"{name:9s}", *columns, sep="   ")
     print(json.dumps({name: report[name] for name in ("nuts", "npe, runs alone", "npe")}, indent=1))
     if out:
-        from benchmarks.environment import environment
+        from benchmarks.environment import write
 
-        out.write_text(json.dumps(report | {"environment": environment()}, indent=1) + "\n")
+        write(out, report)
 
 
 if __name__ == "__main__":  # the worker processes of `campaign` import this file

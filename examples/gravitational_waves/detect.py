@@ -18,7 +18,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import jaxsbi
-from benchmarks.environment import environment
+from benchmarks.environment import write
 from examples.gravitational_waves import data, detection
 
 ALARM = 0.01
@@ -50,9 +50,8 @@ def main() -> None:
             "training": {"simulations_of_each_model": options.train, "seconds": round(seconds, 1)},
             "test": options.test,
             "calibration": check.verdict,
-            "environment": environment(),
         }
-        options.out.write_text(json.dumps(report, indent=1) + "\n")
+        write(options.out, report)
     if options.figure:
         draw(found).savefig(options.figure, dpi=110)
 

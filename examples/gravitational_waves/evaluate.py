@@ -19,7 +19,7 @@ import numpy as np
 from scipy.stats import chi2
 
 import jaxsbi
-from benchmarks.environment import environment
+from benchmarks.environment import write
 from examples.gravitational_waves import data, dingo, figures, precessing, problem, reference
 from jaxsbi.base import Array, Key, Posterior, Theta
 from jaxsbi.importance import Weighted
@@ -306,7 +306,7 @@ def main(folder: Path) -> None:
     for report in found["calibration"].values():
         del report["ranks"]
     out = Path("benchmarks/results/gw150914.json")
-    out.write_text(json.dumps(found | {"environment": environment()}, indent=1) + "\n")
+    write(out, found)
 
 
 def _training(fitted: jaxsbi.base.Fitted) -> dict[str, float]:

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxsbi
-from benchmarks.environment import environment
+from benchmarks.environment import write
 from examples.gravitational_waves import data, families, mismatch, surrogate, surrogate_posterior
 from examples.gravitational_waves.surrogate_figure import draw
 from jaxsbi.base import Array, Fitted, Simulations, Theta
@@ -54,9 +54,7 @@ def main() -> None:
     posterior = surrogate_posterior.change(jax.random.key(7), first)
     print(json.dumps({"costs": costs, "posterior": posterior}), flush=True)
     if options.out:
-        report = {"rows": rows, "costs": costs, "posterior": posterior}
-        report["environment"] = environment()
-        options.out.write_text(json.dumps(report, indent=1) + "\n")
+        write(options.out, {"rows": rows, "costs": costs, "posterior": posterior})
     if options.figure:
         draw(found, rows, costs).savefig(options.figure, dpi=110)
 

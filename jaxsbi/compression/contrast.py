@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxsbi.base import Array, Data, Key, Simulations, Variables, configuration
 from jaxsbi.compression.objective import Objective
 from jaxsbi.methods.features import init_context, read_context
+from jaxsbi.networks.fuse import Parts, check_parts, seed_parts
 from jaxsbi.priors import Prior
 
 TEMPERATURE = 0.1
@@ -24,13 +25,12 @@ class Views(nn.Module):
         parts: Two names in the data's dict, each with the network that reads what it names.
     """
 
-    parts: tuple[tuple[str, nn.Module], ...] = ()
+    parts: Parts = ()
 
     def seed(self, x: Data) -> None:
         """Let the networks that keep statistics of the data see their view of a batch."""
-        for name, network in self.parts:
-            if getattr(type(network), "seed", None) is not None:
-                network.seed(x[name])
+        self._check(x)
+        seed_parts(self.parts, x)
 
     @nn.compact
     def __call__(self, x: Data) -> Array:
@@ -39,12 +39,7 @@ class Views(nn.Module):
         Raises:
             ValueError: If `x` has other names, or the views' summaries differ in width.
         """
-        names = {name for name, _ in self.parts}
-        if not isinstance(x, dict) or set(x) != names:
-            got = sorted(x) if isinstance(x, dict) else type(x).__name__
-            raise ValueError(
-                f"contrast: expected x to be a dict of the views {sorted(names)}, got {got}."
-            )
+        self._check(x)
         first, second = (network(x[name]) for name, network in self.parts)
         if first.ndim != 1 or first.shape != second.shape:
             raise ValueError(
@@ -52,6 +47,9 @@ class Views(nn.Module):
                 f"{first.shape} and {second.shape}. Give the networks the same out."
             )
         return jnp.concatenate([first, second])
+
+    def _check(self, x: Data) -> None:
+        check_parts("contrast: expected x to be a dict of the views", self.parts, x, "")
 
 
 @configuration

@@ -10,6 +10,24 @@ import jax.numpy as jnp
 from jaxsbi.base import Array, Data
 from jaxsbi.networks.mlp import MultilayerPerceptron
 
+Parts = tuple[tuple[str, nn.Module], ...]
+"""Names in the data's dict, each with the network that reads what it names."""
+
+
+def seed_parts(parts: Parts, x: Data) -> None:
+    """Let the networks that keep statistics of the data see their part of a batch."""
+    for name, network in parts:
+        if getattr(type(network), "seed", None) is not None:
+            network.seed(x[name])
+
+
+def check_parts(who: str, parts: Parts, x: Data, advice: str) -> None:
+    """Raise a ValueError unless `x` is a dict of the names that are read."""
+    names = {name for name, _ in parts}
+    if not isinstance(x, dict) or set(x) != names:
+        got = sorted(x) if isinstance(x, dict) else type(x).__name__
+        raise ValueError(f"{who} {sorted(names)}, got {got}.{advice}")
+
 
 class Fusion(nn.Module):
     """Summaries of several kinds of data, joined by a perceptron; see `Fuse`.
@@ -21,7 +39,7 @@ class Fusion(nn.Module):
         activation: A registered name (`jaxsbi.networks.activations`).
     """
 
-    parts: tuple[tuple[str, nn.Module], ...] = ()
+    parts: Parts = ()
     out: int = 16
     hidden: int = 64
     activation: str = "silu"
@@ -29,9 +47,7 @@ class Fusion(nn.Module):
     def seed(self, x: Data) -> None:
         """Let the networks that keep statistics of the data see their part of a batch."""
         self._check(x)
-        for name, network in self.parts:
-            if getattr(type(network), "seed", None) is not None:
-                network.seed(x[name])
+        seed_parts(self.parts, x)
 
     @nn.compact
     def __call__(self, x: Data) -> Array:
@@ -51,15 +67,13 @@ class Fusion(nn.Module):
         return MultilayerPerceptron((self.hidden,) * 2, self.out, self.activation)(h)
 
     def _check(self, x: Data) -> None:
-        names = {name for name, _ in self.parts}
-        if not names:
+        if not self.parts:
             raise ValueError('Fuse: expected at least one network, as in {"image": Conv()}.')
-        if not isinstance(x, dict) or set(x) != names:
-            got = sorted(x) if isinstance(x, dict) else type(x).__name__
-            raise ValueError(
-                f"Fuse: expected x to be a dict of {sorted(names)}, got {got}. Give each of its "
-                "entries a network; one that is missing at times is passed with a mask."
-            )
+        advice = (
+            " Give each of its entries a network; one that is missing at times is passed with a "
+            "mask."
+        )
+        check_parts("Fuse: expected x to be a dict of", self.parts, x, advice)
 
 
 def Fuse(  # noqa: N802 - it stands where a module class would

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import jaxsbi
-from benchmarks import configs, plan, records, summary
+from benchmarks import configs, environment, plan, records, summary
 from benchmarks.plan import Cell
 
 CELL = Cell("two_moons", "npe", "abc", 100, 1, 0)
@@ -123,3 +123,10 @@ def test_published_numbers_are_those_of_the_paper():
     assert published["two_moons", "npe", 10_000] == pytest.approx(0.606, abs=5e-4)
     assert len(published) == 10 * 5 * 3  # NPE, NLE, NRE, and two kinds of ABC
     assert {task for task, _, _ in published} == set(configs.task_names())
+
+
+def test_a_report_is_written_with_what_it_was_made_with(tmp_path):
+    environment.write(tmp_path / "report.json", {"rows": [{"test": "width × 2"}]})
+    text = (tmp_path / "report.json").read_text(encoding="utf-8")
+    assert "width × 2" in text
+    assert json.loads(text)["environment"] == environment.environment()
