@@ -21,6 +21,7 @@ from examples.gravitational_waves import bands, waveforms
 from examples.gravitational_waves.data import EVENT, published, published_segment
 from examples.gravitational_waves.detectors import SIDEREAL_DAY, project, sidereal
 from examples.gravitational_waves.likelihood import detected, marginal_ratio
+from examples.gravitational_waves.problem import FIDUCIAL
 from jaxsbi.base import Array, Key, Theta
 from jaxsbi.samplers import Evolution, SMCInfo, smc
 
@@ -28,7 +29,6 @@ MASSES = (15.0, 65.0)
 """The published prior is wider; there is no posterior outside."""
 MIDDLE = 0.0154
 """Seconds after `EVENT` at which the heterodyned grid is centred."""
-FIDUCIAL = {"chirp_mass": 31.0, "mass_ratio": 0.8, "chi1": 0.0, "chi2": 0.0}
 
 
 def prior() -> jaxsbi.Prior:
