@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=10_000_000)
     parser.add_argument("--chunk", type=int, default=65_536, help="draws written at once")
     parser.add_argument("--batch", type=int, default=1024)
+    parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--every", type=float, default=20.0, help="seconds between checkpoints")
     parser.add_argument("--kills", type=int, default=3, choices=range(len(STAGES) + 1))
     parser.add_argument("--folder", type=Path, required=True, help="made, and deleted at the end")
@@ -84,7 +85,7 @@ def program(options: argparse.Namespace) -> dict[str, Any]:
         task.prior,
         store,
         batch_size=min(options.batch, options.chunk // 2),
-        max_epochs=1,
+        max_epochs=options.epochs,
         checkpoint=options.folder / "run",
         progress=False,
     )
@@ -152,7 +153,7 @@ def driven(options: argparse.Namespace) -> dict[str, Any]:
 
 def _started(options: argparse.Namespace) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "benchmarks.large", "--child"]
-    for name in ("n", "chunk", "batch", "every", "folder"):
+    for name in ("n", "chunk", "batch", "epochs", "every", "folder"):
         command += [f"--{name}", str(getattr(options, name))]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 

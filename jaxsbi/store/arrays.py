@@ -65,7 +65,7 @@ class Arrays:
 
     def length(self) -> int:
         """Return how many draws all arrays have."""
-        return min(zarr().open_array(self.path / name, mode="r").shape[0] for name in self.names())
+        return min(self._array(name).shape[0] for name in self.names())
 
     def write(self, number: int, values: dict[str, np.ndarray]) -> dict[str, list[Any]]:
         """Write one chunk of some arrays.
@@ -111,7 +111,7 @@ class Arrays:
         while True:
             wanted = length()
             for name in self.names():
-                array = zarr().open_array(self.path / name, mode="r+")
+                array = self._array(name, "r+")
                 if array.shape[0] < wanted:
                     array.resize((wanted, *array.shape[1:]))
             if length() == wanted:
@@ -123,7 +123,7 @@ class Arrays:
         Raises:
             ValueError: If a file is damaged.
         """
-        array = zarr().open_array(self.path / name, mode="r")
+        array = self._array(name)
         try:
             return np.asarray(array[start:stop])
         except Exception as error:  # whatever a codec makes of a damaged file
@@ -131,6 +131,22 @@ class Arrays:
                 f"{self.path / name}: expected the draws {start} to {stop} as they were written, "
                 f"but a file of this array is damaged ({type(error).__name__}: {error}). Delete "
                 "that file; store.fill then makes its draws again."
+            ) from error
+
+    def _array(self, name: str, mode: str = "r") -> Any:
+        """Open an array.
+
+        Raises:
+            ValueError: If its metadata are damaged.
+        """
+        try:
+            return zarr().open_array(self.path / name, mode=mode)
+        except ImportError:
+            raise
+        except Exception as error:  # whatever Zarr makes of a damaged file
+            raise ValueError(
+                f"{self.path / name / 'zarr.json'}: expected Zarr's metadata, got a damaged file "
+                f"({type(error).__name__}: {error}). Delete it; store.fill then writes it again."
             ) from error
 
     def _create(self, path: Path, n: int, row: np.ndarray, attributes: dict[str, Any]) -> Any:

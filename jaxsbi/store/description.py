@@ -190,8 +190,8 @@ def template(folder: Path) -> Template | None:
         return decode(json.loads((folder / X).read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder / X}: expected the structure of x, got: {error}.") from error
+    except Exception as error:  # whatever the file holds
+        raise ValueError(f"{folder / X}: expected the structure of x, got: {error!r}.") from error
 
 
 def discard_damaged(chunks: Chunks, arrays: Arrays, last: int) -> None:

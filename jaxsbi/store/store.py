@@ -237,6 +237,7 @@ class Store:
         def length() -> int:
             return chunks.prefix() * self.chunk
 
+        self._describe()
         description.discard_damaged(chunks, arrays, last)
         if len(self) >= last * self.chunk and length() >= last * self.chunk:
             return  # which needs no right to write
@@ -269,9 +270,17 @@ class Store:
             publish(self.path / description.X, description.encode(template))
             settled = description.template(self.path)
         assert settled is not None
-        for name, leaf in description.x_columns(settled).items():
-            self._arrays.add(name, np.zeros(leaf.shape, leaf.dtype), {})
+        self._describe()
         return settled
+
+    def _describe(self) -> None:
+        """Write the metadata of each array that has none: x is new, or a user deleted a damaged one."""
+        columns = description.columns(self.prior)
+        if (template := description.template(self.path)) is not None:
+            for name, leaf in description.x_columns(template).items():
+                columns[name] = (np.zeros(leaf.shape, leaf.dtype), {})
+        for name, (row, attributes) in columns.items():
+            self._arrays.add(name, row, attributes)
 
     def simulations(self, rows: slice = slice(None)) -> Simulations:
         """Return draws in memory, weight 0 where one failed.

@@ -208,6 +208,19 @@ def test_changed_bytes_are_noticed(whole, copy):
     assert_same(copy.simulations(), whole.simulations())
 
 
+@pytest.mark.parametrize("name", ["theta.scale", "x.points", "weight"])
+def test_damaged_metadata_are_noticed_and_written_again(whole, copy, name):
+    path = copy.zarr / name / "zarr.json"
+    path.write_text(path.read_text().replace('"shape"', '"shame"', 1))
+    with pytest.raises(
+        ValueError, match=rf"{name}/zarr.json: expected Zarr's metadata.*store.fill"
+    ):
+        copy.simulations()
+    path.unlink()
+    copy.fill(simulator, 160, progress=False)
+    assert_same(copy.simulations(), whole.simulations())
+
+
 def test_a_store_that_cannot_be_written_is_read(copy, monkeypatch):
     def refuse(*args, **kwargs):
         raise PermissionError("read-only file system")
