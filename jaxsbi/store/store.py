@@ -274,7 +274,7 @@ class Store:
         return settled
 
     def _describe(self) -> None:
-        """Write the metadata of each array that has none: x is new, or a user deleted a damaged one."""
+        """Write the metadata of arrays without any: x is new, or a user deleted a damaged file."""
         columns = description.columns(self.prior)
         if (template := description.template(self.path)) is not None:
             for name, leaf in description.x_columns(template).items():
