@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def run(folder, kills):
     command = [
         *(sys.executable, "-m", "benchmarks.large", "--n", "16384", "--chunk", "1024"),
-        *("--batch", "64", "--epochs", "30"),  # long enough to be killed in
+        *("--method", "small", "--batch", "64", "--epochs", "30"),  # long enough to be killed in
         *("--every", "0.05", "--kills", str(kills), "--folder", str(folder)),
     ]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
