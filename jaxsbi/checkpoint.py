@@ -39,7 +39,12 @@ def machine() -> Fingerprint:
     """Return what a result depends on to the last bit, besides what the user passes."""
     device = jax.devices()[0]
     found = disk.versions((*disk.PACKAGES, "jaxlib", "optax"))
-    return {"device": f"{device.platform} {device.device_kind}"} | found
+    precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+    return {
+        "device": f"{device.platform} {device.device_kind}",
+        "default_matmul_precision": f"{precision}",
+        **found,
+    }
 
 
 def folder_at(where: str | os.PathLike[str] | None) -> Path | None:

@@ -44,6 +44,7 @@ class _Autoregressive(nn.Module):
     transform: Affine | AffineSpline
     mixing: str
     residual: bool
+    dtype: str | None
     dim: int
 
     def setup(self) -> None:
@@ -100,7 +101,7 @@ class _Autoregressive(nn.Module):
     def _raw(self, layer: Layer, z: Array) -> tuple[Array, Array]:
         """Return raw parameters `(d, p)` and linear shifts `(d,)`."""
         h = layer["context"] + z @ layer["first"]
-        h = hidden_features(layer, h, activations.get(self.activation))
+        h = hidden_features(layer, h, activations.get(self.activation), self.dtype)
         raw = h @ layer["last"] + layer["outputs"]
         shift = layer["shift_context"] + z @ layer["shift"]
         return jnp.reshape(raw, (self.dim, -1)), SHIFT_GAIN * shift
@@ -157,6 +158,7 @@ def _flow(density: Any, transform: Affine | AffineSpline) -> _Autoregressive:
         transform=transform,
         mixing=density.mixing,
         residual=density.residual,
+        dtype=density.dtype,
         dim=require_dim(density),
     )
 
@@ -175,6 +177,8 @@ class MaskedAutoregressive(nn.Module):
             start there ("linear").
         residual: Whether conditioners have `depth` residual blocks gated by the context, in place
             of `depth` hidden layers.
+        dtype: What the conditioners' hidden layers are computed in, such as "bfloat16" for a wide
+            flow on a GPU; by default as the data. Weights and maps are never rounded to it.
         dim: Number of dimensions; set by the method.
     """
 
@@ -184,6 +188,7 @@ class MaskedAutoregressive(nn.Module):
     activation: str = "tanh"
     mixing: str = "permute"
     residual: bool = False
+    dtype: str | None = None
     dim: int | None = None
 
     def setup(self) -> None:
@@ -217,6 +222,8 @@ class SplineAutoregressive(nn.Module):
             start there ("linear").
         residual: Whether conditioners have `depth` residual blocks gated by the context, in place
             of `depth` hidden layers.
+        dtype: What the conditioners' hidden layers are computed in, such as "bfloat16" for a wide
+            flow on a GPU; by default as the data. Weights and maps are never rounded to it.
         dim: Number of dimensions; set by the method.
     """
 
@@ -228,6 +235,7 @@ class SplineAutoregressive(nn.Module):
     activation: str = "silu"
     mixing: str = "permute"
     residual: bool = False
+    dtype: str | None = None
     dim: int | None = None
 
     def setup(self) -> None:

@@ -48,19 +48,25 @@ def hidden_stack(
     }
 
 
-def hidden_features(layer: Layer, h: Array, activation: Callable[[Array], Array]) -> Array:
+def hidden_features(
+    layer: Layer, h: Array, activation: Callable[[Array], Array], dtype: str | None
+) -> Array:
     """Return the last features `(hidden,)` of one conditioner, given its first ones.
+
+    They are computed in `dtype` and returned in that of `h`, which stands for a dtype of `None`.
 
     With a "gate" `(depth, hidden)` in the layer, blocks are residual and a gate read from the
     context scales what each adds, as in Durkan et al. 2019 (arXiv:1906.04032).
     """
-    middle, bias = layer["middle"], layer["middle_bias"]
+    given = h.dtype
+    h, middle, bias = (a.astype(dtype or given) for a in (h, layer["middle"], layer["middle_bias"]))
     if "gate" not in layer:
         for i in range(middle.shape[0]):
             h = activation(h) @ middle[i] + bias[i]
-        return activation(h)
+        return activation(h).astype(given)
+    gate = layer["gate"].astype(h.dtype)
     for i in range(middle.shape[0] // 2):
         added = activation(h) @ middle[2 * i] + bias[2 * i]
         added = activation(added) @ middle[2 * i + 1] + bias[2 * i + 1]
-        h = h + layer["gate"][i] * added
-    return activation(h)
+        h = h + gate[i] * added
+    return activation(h).astype(given)

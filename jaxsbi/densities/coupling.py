@@ -50,6 +50,8 @@ class SplineCoupling(nn.Module):
             that start there ("linear").
         residual: Whether conditioners have `depth` residual blocks gated by the context, in place
             of `depth` hidden layers.
+        dtype: What the conditioners' hidden layers are computed in, such as "bfloat16" for a wide
+            flow on a GPU; by default as the data. Weights and maps are never rounded to it.
         dim: Number of dimensions; set by the method.
     """
 
@@ -61,6 +63,7 @@ class SplineCoupling(nn.Module):
     activation: str = "relu"
     mixing: str = "permute"
     residual: bool = False
+    dtype: str | None = None
     dim: int | None = None
 
     def setup(self) -> None:
@@ -110,7 +113,7 @@ class SplineCoupling(nn.Module):
     def _raw(self, layer: Layer, fixed: Array) -> tuple[Array, Array]:
         """Return raw parameters `(m, p)` and linear shifts `(m,)` of the m numbers to move."""
         h = layer["context"] + (fixed @ layer["first"] if self.split else 0.0)
-        h = hidden_features(layer, h, activations.get(self.activation))
+        h = hidden_features(layer, h, activations.get(self.activation), self.dtype)
         h = spread(jnp.concatenate([h, jnp.ones(1, h.dtype)]), layer["last"].shape[0])
         # One product per number, a batch of them: a derivative of a single product would first
         # have to bring the batch axis to the front, through the whole spline.

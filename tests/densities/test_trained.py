@@ -142,6 +142,22 @@ def test_float64_round_trip_of_trained_flows_is_exact(name, x64):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["MaskedAutoregressive", "SplineCoupling with options"])
+def test_bfloat16_conditioners_learn_as_much(name):
+    exact = FLOWS[name].clone(dim=2)
+    rounded = exact.clone(dtype="bfloat16")
+    params = trained(rounded, banana, 1_500)
+    assert {a.dtype.name for a in jax.tree.leaves(params)} == {"float32"}
+    z, context = banana(jax.random.key(2), 20_000)
+    loss = -scores(rounded, params, z, context)
+    assert loss.dtype == np.float32
+    # One part in 256 is rounded, independently for each draw.
+    difference = loss + scores(exact, params, z, context)
+    assert 0.0 < np.std(difference) < 0.05
+    assert np.mean(loss) == pytest.approx(BANANA, abs=0.03 + 4.0 / np.sqrt(len(z)))
+
+
+@pytest.mark.slow
 def test_line_fit_reaches_its_entropy():
     density = densities.Gaussian(dim=2)
     params = trained(density, line, 3_000)
