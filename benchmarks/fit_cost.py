@@ -23,7 +23,7 @@ import jax
 import numpy as np
 
 import jaxsbi
-from benchmarks.environment import cache_hits, environment, peak_memory_mib, use_compilation_cache
+from benchmarks.environment import cache_hits, peak_memory_mib, use_compilation_cache, write
 
 TASKS = ("two_moons", "gaussian_linear")
 REPEATS = 3
@@ -43,10 +43,9 @@ def main() -> None:
     found = {
         task: {"fit_20_epochs": in_processes(task), "ensemble": ensemble(task)} for task in TASKS
     }
-    report = found | {"environment": environment()}
-    print(json.dumps(report, indent=1))
+    print(json.dumps(found, indent=1))
     if options.out:
-        options.out.write_text(json.dumps(report, indent=1) + "\n")
+        write(options.out, found)
 
 
 def in_processes(task: str) -> dict[str, Any]:

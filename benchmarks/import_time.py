@@ -15,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.environment import environment
+from benchmarks.environment import write
 
 LIST = """
 import sys
@@ -50,9 +50,8 @@ def main() -> None:
     report = {
         "median_seconds": {name: round(statistics.median(s), 3) for name, s in seconds.items()},
         "seconds": {name: [round(value, 3) for value in s] for name, s in seconds.items()},
-        "environment": environment(),
     }
-    options.out.write_text(json.dumps(report, indent=1) + "\n")
+    write(options.out, report)
     print(json.dumps(report["median_seconds"]))
 
 

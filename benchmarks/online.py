@@ -17,7 +17,7 @@ import jax
 
 import jaxsbi
 from benchmarks import plan
-from benchmarks.environment import environment
+from benchmarks.environment import write
 from jaxsbi import tasks
 
 
@@ -35,8 +35,7 @@ def main() -> None:
         records.append(timed(tasks.get(name), options.steps, options.batch))
         print(json.dumps(records[-1]), flush=True)
     if options.out:
-        record = {"steps": options.steps, "batch": options.batch, "records": records}
-        options.out.write_text(json.dumps(record | environment(), indent=1) + "\n")
+        write(options.out, {"steps": options.steps, "batch": options.batch, "records": records})
 
 
 def timed(task: tasks.Task, steps: int, batch: int) -> dict[str, Any]:

@@ -25,7 +25,7 @@ import scipy.stats
 
 import jaxsbi
 from benchmarks import plan
-from benchmarks.environment import write
+from benchmarks.environment import commit, write
 from jaxsbi import diagnostics
 from jaxsbi.base import DataSpec, configuration
 from jaxsbi.diagnostics.uniformity import holm, ks_p_value
@@ -216,7 +216,7 @@ def rows(study: str, null: int, repeats: int) -> Iterator[dict[str, Any]]:
     for defect, wrong in defects.items():
         count = null if defect == "nothing" else repeats
         for test, p_values in run(wrong, count).items():
-            row = {"test": test, "wrong": defect, "repeats": count}
+            row = {"study": study, "test": test, "wrong": defect, "repeats": count}
             row["rejected at 0.05"] = round(float(np.mean(p_values <= LEVEL)), 3)
             if defect == "nothing":
                 row["uniformity p-value"] = round(scipy.stats.kstest(p_values, "uniform").pvalue, 4)
@@ -233,13 +233,16 @@ def main() -> None:
     options = parser.parse_args()
     plan.known("study", options.studies, tuple(STUDIES))
     table = []
+    if options.out and options.out.exists():  # rows of other studies stay
+        before = json.loads(options.out.read_text(encoding="utf-8"))["rows"]
+        table = [row for row in before if row["study"] not in options.studies]
+    sizes = {"data_sets": DATA_SETS, "draws": DRAWS, "exchanges": PERMUTATIONS}
     for study in options.studies:
         for row in rows(study, options.null, options.repeats):
             print(json.dumps(row, ensure_ascii=False), flush=True)
-            table.append(row)
-    if options.out:
-        sizes = {"data_sets": DATA_SETS, "draws": DRAWS, "exchanges": PERMUTATIONS}
-        write(options.out, {"sizes": sizes, "rows": table})
+            table.append(row | {"commit": commit()})
+            if options.out:
+                write(options.out, {"sizes": sizes, "rows": table})
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 
 import jaxsbi
-from benchmarks.environment import environment
+from benchmarks.environment import write
 from jaxsbi import tasks, windows
 
 METHODS = {
@@ -52,8 +52,7 @@ def main() -> None:
         print(json.dumps(records[-1]), flush=True)
     if options.out:
         sizes = {name: getattr(options, name) for name in ("n", "chunk", "batch")}
-        record = sizes | {"records": records} | environment()
-        options.out.write_text(json.dumps(record, indent=1) + "\n")
+        write(options.out, sizes | {"records": records})
 
 
 def seconds(method: str, store: jaxsbi.Store, simulations: Any, batch: int) -> float:
