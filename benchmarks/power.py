@@ -174,6 +174,12 @@ def two_sample(change: Callable[[np.ndarray], np.ndarray], repeats: int) -> Valu
     return {name: spread(values, steps[name]) for name, values in found.items()}
 
 
+def shifted(key: Any, x: Any, by: Any) -> Any:
+    """Return distorted data; one function, so that it is compiled once."""
+    del key
+    return x + by
+
+
 def observed(change: Callable[[Any], Any], repeats: int) -> Values:
     """Return p-values of an observation among simulations."""
     found: dict[str, list[float]] = {}
@@ -182,9 +188,7 @@ def observed(change: Callable[[Any], Any], repeats: int) -> Values:
         simulations = jaxsbi.simulate(keys[0], PRIOR, simulator, 600, progress=False)
         x = change(jaxsbi.simulate(keys[1], PRIOR, simulator, 1, progress=False).x[0])
         wrong = diagnostics.misspecification(keys[2], simulations, x)
-        shifts = diagnostics.distortions(
-            keys[3], simulations, x, lambda key, x, by: x + by, 3.0 * jnp.eye(2)
-        )
+        shifts = diagnostics.distortions(keys[3], simulations, x, shifted, 3.0 * jnp.eye(2))
         before = diagnostics.prior_predictive(keys[4], PRIOR, simulator, x)
         p_values = {
             "misspecification: distance": wrong.mmd_p_value,
