@@ -139,6 +139,10 @@ def _check_mask(name: str, mask: Any, shape: tuple[int, ...]) -> None:
         )
 
 
+SMALLEST = 1e-2
+"""A deviation among members that is as good as none, where values vary by 1 among all sets."""
+
+
 def pool(h: Array, mask: Array | None) -> Array:
     """Return mean and maximum over the members, `(n, c)` to `(2 c,)`, or `(2 c + 1,)` masked.
 
@@ -154,3 +158,19 @@ def pool(h: Array, mask: Array | None) -> Array:
     largest = jnp.max(jnp.where(there, h, jnp.finfo(h.dtype).min), 0)
     largest = jnp.where(count > 0, largest, 0.0)
     return jnp.concatenate([mean, largest, jnp.log1p(count)[None]])
+
+
+def moments(values: Array, mask: Array | None) -> Array:
+    """Return mean and log standard deviation over the members, `(n, c)` to `(2 c,)`.
+
+    Of less than two members the deviation is nothing, and its logarithm that of `SMALLEST`.
+    """
+    there = jnp.ones(len(values), bool) if mask is None else mask
+    count = jnp.maximum(jnp.sum(there).astype(values.dtype), 1.0)
+
+    def mean(a: Array) -> Array:
+        return jnp.sum(jnp.where(there[:, None], a, 0.0), 0) / count
+
+    centre = mean(values)
+    variance = mean((values - centre[None]) ** 2)
+    return jnp.concatenate([centre, 0.5 * jnp.log(variance + SMALLEST**2)])

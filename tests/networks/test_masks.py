@@ -1,10 +1,12 @@
 """Padding, and errors for data that a network cannot read."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxsbi.networks import DeepSet, bucket, pad
+from jaxsbi.networks.masks import SMALLEST, moments
 
 
 def test_padding_makes_one_shape_and_a_mask():
@@ -25,6 +27,21 @@ def test_padding_refuses_what_it_cannot_pad():
         pad([])
     with pytest.raises(ValueError, match=r"bucket: expected a number of members, got -1"):
         bucket(-1)
+
+
+def test_moments_are_those_of_the_members_there():
+    values = np.random.default_rng(0).normal(3.0, 0.5, (9, 2)).astype(np.float32)
+    mask = np.arange(9) < 6
+    there = np.concatenate([values[:6].mean(0), np.log(np.hypot(values[:6].std(0), SMALLEST))])
+    padded = jnp.where(mask[:, None], values, 1e6)
+    np.testing.assert_allclose(moments(padded, jnp.array(mask)), there, rtol=1e-5)
+    np.testing.assert_allclose(moments(jnp.array(values[:6]), None), there, rtol=1e-5)
+    # One member, or none: finite, and so is the derivative.
+    for mask in (np.arange(9) < 1, np.arange(9) < 0):
+        found = moments(jnp.array(values), jnp.array(mask))
+        np.testing.assert_allclose(found[2:], np.log(SMALLEST), rtol=1e-5)
+        slope = jax.grad(lambda a, mask=mask: moments(a, jnp.array(mask)).sum())(jnp.array(values))
+        assert np.all(np.isfinite(slope))
 
 
 VALUES = jnp.ones((4, 2))
