@@ -101,10 +101,10 @@ class Method(Protocol):
     A method whose `init` and `loss` see parameters only through `prior.to_latent` says so by a
     class attribute `latent = True`. `fit` then maps them once, and not in every step: it passes
     `prior.latent` and parameters and contrasts `{"z": …}` (and scores by z, of the "likelihood"
-    and of the "posterior"). A method whose `init` and `loss` see data only through a fixed function has it as
-    `prepare(x)`, which `fit` applies once, too. A method that gains from longer training than most
-    says by `steps` how many optimiser steps `fit` aims at, and by `epochs` in how many passes at
-    most.
+    and of the "posterior"). A method whose `init` and `loss` see data only through a fixed function
+    has it as `prepare(x)`, which `fit` applies once, too. A method that gains from longer training
+    than most says by `steps` how many optimiser steps `fit` aims at, and by `epochs` in how many
+    passes at most.
 
     Two functions are called on the host where a method has them: `check(simulations)` before a
     training, and `look_at(variables, prior, draws)` after draws were made, which may warn.
