@@ -3,7 +3,7 @@
     python -m benchmarks.gradients --out benchmarks/results/gradients.json
 
 `npe`, `nle` and `nre` are trained on the same simulations without and with the joint score
-(`score=5`), the joint ratio (`ratio=1`, to 64 contrasts) and both, and judged on fresh simulations
+(`score=5`), the joint ratio (`ratio=1`, to `--contrasts`) and both, and judged on fresh simulations
 by the information on the parameters that they give (`diagnostics.mutual_information`, nats), for
 growing numbers of simulations:
 
@@ -96,7 +96,7 @@ ROADS = {
     "nre64": lambda score, ratio: jaxsbi.nre(contrasts=64, score=score, ratio=ratio > 0),
 }
 TERMS = {"plain": (0, 0), "score": (1, 0), "ratio": (0, 1), "both": (1, 1)}
-IDENTITY = ("problem", "method", "simulations", "score", "ratio")
+IDENTITY = ("problem", "method", "simulations", "score", "ratio", "contrasts")
 
 
 def main() -> None:
@@ -130,7 +130,7 @@ def keep(path: Path, row: dict[str, Any], options: Any) -> None:
     """Write a row down beside those that are there, in place of one of the same name."""
     known = json.loads(path.read_text())["rows"] if path.exists() else []
     rows = [other for other in known if any(other[key] != row[key] for key in IDENTITY)] + [row]
-    sizes = {name: getattr(options, name) for name in ("contrasts", "epochs", "seed")}
+    sizes = {name: getattr(options, name) for name in ("epochs", "seed")}
     write(path, {"rows": rows, "savings": savings(rows), "sizes": sizes})
 
 
@@ -161,6 +161,7 @@ def measure(name: str, budgets: list[int], options: Any) -> Any:
                     "method": method,
                     "simulations": n,
                     **terms,
+                    "contrasts": with_ratio * options.contrasts,
                     "information": found.value,
                     "error": found.error,
                     "fit_cpu_s": cpu,
