@@ -3,7 +3,7 @@
     python -m benchmarks.gradients --out benchmarks/results/gradients.json
 
 `npe`, `nle` and `nre` are trained on the same simulations without and with the joint score
-(`score=5`), the joint ratio (`ratio=1`, to `--contrasts`) and both, and judged on fresh simulations
+(`score=5`), the joint ratio (`ratio=5`, to `--contrasts`) and both, and judged on fresh simulations
 by the information on the parameters that they give (`diagnostics.mutual_information`, nats), for
 growing numbers of simulations:
 
@@ -92,8 +92,8 @@ PROBLEMS = {"line": line, "spectrum": spectrum}
 ROADS = {
     "npe": lambda **terms: jaxsbi.npe(density=MaskedAutoregressive(layers=4), **terms),
     "nle": lambda **terms: jaxsbi.nle(density=MaskedAutoregressive(layers=4), **terms),
-    "nre": lambda score, ratio: jaxsbi.nre(score=score, ratio=ratio > 0),
-    "nre64": lambda score, ratio: jaxsbi.nre(contrasts=64, score=score, ratio=ratio > 0),
+    "nre": lambda **terms: jaxsbi.nre(**terms),
+    "nre64": lambda **terms: jaxsbi.nre(contrasts=64, **terms),
 }
 TERMS = {"plain": (0, 0), "score": (1, 0), "ratio": (0, 1), "both": (1, 1)}
 IDENTITY = ("problem", "method", "simulations", "score", "ratio", "contrasts")
@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--budgets", type=plan.words, default=("128", "512", "2048"))
     parser.add_argument("--terms", type=plan.words, default=tuple(TERMS))
     parser.add_argument("--score", type=float, default=5.0)
-    parser.add_argument("--ratio", type=float, default=1.0)
+    parser.add_argument("--ratio", type=float, default=5.0)
     parser.add_argument("--contrasts", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)

@@ -87,18 +87,20 @@ def labels(log_ratio: Array) -> Array:
     return jax.nn.softmax(jnp.concatenate([jnp.zeros_like(log_ratio[:1]), log_ratio]))
 
 
-def choice(
-    log_ratio: Array, learned: Callable[[Theta], Array], theta: Theta, contrasts: Theta
-) -> Array:
+def choice(log_ratio: Array, found: Array) -> Array:
     """Return the cross-entropy of which of K + 1 parameter sets made a simulation, in nats.
 
-    It says nothing of a factor that depends on x only, which no posterior has.
+    At the true ratios its gradient is the labels' noise alone: without latents it is zero for each
+    simulation, and not just in the mean.
 
     Args:
         log_ratio: As for `labels`.
-        learned: What a method gives for log p(x | theta), up to any function of x.
-        theta: The parameter set that was simulated.
-        contrasts: The others.
+        found: What was learned of log p(x | theta) of each, `(K + 1,)`, up to any function of x.
     """
-    every = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), theta, contrasts)
-    return -jnp.sum(labels(log_ratio) * jax.nn.log_softmax(jax.vmap(learned)(every)))
+    return -jnp.sum(labels(log_ratio) * jax.nn.log_softmax(found))
+
+
+def choice_by(learned: Callable[[Theta], Array], row: Simulations) -> Array:
+    """Return the `choice` of a row's parameter set among its contrasts, by log p(x | theta)."""
+    every = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), row.theta, row.contrasts)
+    return choice(row.log_ratio, jax.vmap(learned)(every))

@@ -93,7 +93,7 @@ class NLE:
             def learned(theta: Theta) -> Array:
                 return self._log_prob(variables, prior.to_latent(theta), row.x)
 
-            return gradients.choice(row.log_ratio, learned, row.theta, row.contrasts)
+            return gradients.choice_by(learned, row)
 
         return loss + self.ratio * jax.vmap(choice)(batch)
 

@@ -100,7 +100,7 @@ class NPE:
                 log_prob = self._latent_log_prob(variables, prior, z, row.x)
                 return log_prob - prior.latent_log_prob(z)
 
-            return gradients.choice(row.log_ratio, gain, row.theta, row.contrasts)
+            return gradients.choice_by(gain, row)
 
         return loss + self.ratio * jax.vmap(choice)(batch)
 

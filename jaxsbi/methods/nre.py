@@ -52,7 +52,7 @@ class NRE:
         sampler: The sampler that draws from the posterior.
         target: Set by `posterior.with_prior`.
         score: Weight of the joint-score term (`methods/gradients.py`).
-        ratio: Take the classes' probabilities by joint ratios as labels.
+        ratio: Weight of the joint-ratio term; above 0 other labels are probabilities, too.
     """
 
     latent: ClassVar[bool] = True
@@ -66,7 +66,7 @@ class NRE:
     sampler: Any = smc()
     target: Prior | None = leaf(default=None)
     score: float = 0.0
-    ratio: bool = False
+    ratio: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the configuration.
@@ -90,9 +90,10 @@ class NRE:
                 f"odds=1 with it, got contrasts={self.contrasts}, odds={self.odds}. Leave both out."
             )
         gradients.check(self.score)
+        gradients.check(self.ratio, "ratio")
         if self.ratio and self.iid:
             raise ValueError(
-                "nre: expected ratio=True without iid, got both: joint ratios are those of whole "
+                "nre: expected ratio=… without iid=True, got both: joint ratios are those of whole "
                 "data sets. Leave one of them out, or use nle(iid=True, ratio=…)."
             )
 
@@ -197,7 +198,10 @@ class NRE:
         return (1.0 - share) * (none - log_k) + share * (one - log_odds - joint)
 
     def _soft(self, joint: Array, contrast: Array, log_ratio: Array) -> Array:
-        """Return NRE-C's loss of one row, from logits () and `(K,)`, in the mean over its labels.
+        """Return the loss of one row with `ratio`, from logits () and `(K,)`.
+
+        NRE-C's, in the mean over who made x, and the weighted choice of who made it. The choice
+        has less noise and leaves a factor open that depends on x; NRE-C's knows it to be 1.
 
         Of K + 1 parameter sets of the prior one made x, the k-th with probability w_k by the joint
         ratios (`gradients.labels`). "None of them" is a choice among the K others, "the k-th" one
@@ -211,7 +215,8 @@ class NRE:
         without = jnp.logaddexp(0.0, math.log(self.odds / k) + jax.nn.logsumexp(rest, -1))
         none = jnp.sum(w * without)
         one = jnp.mean(without) + (jnp.mean(without) - none) / k - jnp.sum(w * logits)
-        return (1.0 - share) * none + share * (one + math.log(k / self.odds))
+        loss = (1.0 - share) * none + share * (one + math.log(k / self.odds))
+        return loss + self.ratio * gradients.choice(log_ratio, logits)
 
     def log_likelihood(self, variables: Variables, prior: Prior, z: Array, x: Data) -> Array:
         """Return the log-ratio log p(x | theta) - log p(x) (a scalar)."""
@@ -272,7 +277,7 @@ def nre(
     iid: bool = False,
     sampler: Any = None,
     score: float = 0.0,
-    ratio: bool = False,
+    ratio: float = 0.0,
 ) -> NRE:
     """Return the configuration of neural ratio estimation.
 
@@ -298,10 +303,11 @@ def nre(
             the joint score of simulations that have one (`jaxsbi.simulate_scored`), in units of
             its mean square (CASCAL, Brehmer et al. 2018, arXiv:1805.12244; Stoye et al. 2018,
             arXiv:1808.00973).
-        ratio: Take probabilities as labels, by the joint ratios of simulations that have some
-            (`jaxsbi.simulate_scored(…, contrasts=64)`), of which each step contrasts `contrasts`
-            (ALICE, Stoye et al. 2018, arXiv:1808.00973, for any number of them). What is
-            learned is the same; the labels have less noise. More contrasts say more.
+        ratio: Weight of the cross-entropy of which parameter set made x, among the row's and
+            `contrasts` others, with probabilities as labels, by the joint ratios of simulations
+            that have some (`jaxsbi.simulate_scored(…, contrasts=64)`); the labels of the plain
+            loss are then such probabilities, too (ALICE, Stoye et al. 2018, arXiv:1808.00973, for
+            any number of them). What is learned is the same, from labels with less noise.
 
     Raises:
         ValueError: If an option is out of its range, or `balance` comes with another form than

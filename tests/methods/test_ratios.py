@@ -15,7 +15,7 @@ from jaxsbi.networks import MLP
 from jaxsbi.splitting import seen
 
 # x = theta + hidden + noise: all ratios are known, with the hidden number and without it.
-WIDTH, HIDDEN, NOISE = 1.5, 0.5, 0.4
+WIDTH, HIDDEN, NOISE = 1.5, 0.3, 0.6
 PRIOR = jaxsbi.Prior(theta=dist.Normal(0.0, WIDTH))
 BOUNDED = jaxsbi.Prior(theta=dist.Uniform(-2.0, 2.0))
 TOTAL = HIDDEN**2 + NOISE**2
@@ -151,22 +151,62 @@ def network():
 ROADS = {
     "npe": lambda ratio: jaxsbi.npe(density=Gaussian(hidden=16), summary=network(), ratio=ratio),
     "nle": lambda ratio: jaxsbi.nle(density=MaskedAutoregressive(layers=1, hidden=16), ratio=ratio),
-    "nre": lambda ratio: jaxsbi.nre(classifier=MLP(16, 16), ratio=bool(ratio)),
+    "nre": lambda ratio: jaxsbi.nre(classifier=MLP(16, 16), ratio=ratio),
 }
+
+
+@jax.jit
+def estimated(rows, ratio):
+    """Return the coefficients that Newton's method finds for log_ratio, from the exact ones."""
+    method, every = jaxsbi.nre(ratio=5.0), candidates(rows)
+    x = jnp.broadcast_to(rows.x, every.shape)
+    features = jnp.stack([every * x, every**2, jnp.ones_like(x), x**2], -1)
+
+    def loss(coefficients):
+        h = features @ coefficients
+        soft = jax.vmap(method._soft)(h[:, 0], h[:, 1:], rows.log_ratio)
+        hard = method._cross_entropy(h[:, 0], h[:, 1:], jnp.ones(h[:, 1:].shape, bool))
+        return jnp.mean(jnp.where(ratio, soft, hard))
+
+    def step(coefficients, _):
+        change = jnp.linalg.solve(jax.hessian(loss)(coefficients), jax.grad(loss)(coefficients))
+        return coefficients - change, None
+
+    return jax.lax.scan(step, EXACT, length=6)[0]
+
+
+BOTH = TOTAL + WIDTH**2
+EXACT = jnp.array(
+    [1 / TOTAL, -0.5 / TOTAL, 0.5 * np.log(BOTH / TOTAL), 0.5 / BOTH - 0.5 / TOTAL]
+)  # of theta x, theta², 1 and x²
+
+
+def test_a_ratio_of_the_exact_form_needs_a_third_of_the_simulations():
+    """By the error of what 100 sets of simulations give each; also that of 1, which is p(x)'s."""
+    rows = rows_of(8, 60_000, 8)
+
+    def errors(n, ratio):
+        sets = jax.tree.map(lambda a: a[: 100 * n].reshape(100, n, *a.shape[1:]), rows)
+        return np.asarray(jax.vmap(lambda rows: estimated(rows, ratio))(sets)) - np.asarray(EXACT)
+
+    soft, hard = errors(200, True), errors(600, False)
+    print(soft.mean(0), soft.std(0), hard.std(0))
+    assert np.all(np.abs(soft.mean(0)) < 4 * soft.std(0) / 10)
+    square = [np.mean(found**2, 0) for found in (soft, hard)]
+    assert np.all(square[0][:2] < 0.8 * square[1][:2])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ROADS)
-def test_with_ratios_fewer_simulations_tell_as_much(name):
-    """Of 100 simulations with ratios more is learned than of 200 without."""
-    rows, fresh = rows_of(4, 200, 16), rows_of(5, 1_000, 1)
+def test_with_ratios_the_learned_ratio_is_nearer_to_the_true_one(name):
+    rows, fresh = rows_of(4, 80, 16), rows_of(5, 1_000, 1)
     theta, other = fresh.theta["theta"], fresh.contrasts["theta"][:, 0]
     truth = log_ratio(theta, fresh.x[:, 0]) - log_ratio(other, fresh.x[:, 0])
     errors = {}
-    for n, weight in ((200, 0.0), (100, 1.0)):
+    for weight in (0.0, 5.0):
         fitted = jaxsbi.fit(
-            jax.random.key(6), ROADS[name](weight), PRIOR, rows[:n], batch_size=16,
-            max_epochs=3_200 // n * 5, progress=False,
+            jax.random.key(6), ROADS[name](weight), PRIOR, rows, batch_size=16, max_epochs=150,
+            progress=False,
         )  # fmt: skip
 
         def learned(t, x, posterior=fitted.posterior):
@@ -176,9 +216,10 @@ def test_with_ratios_fewer_simulations_tell_as_much(name):
         learned = jax.vmap(learned)
         found = learned(theta, fresh.x) - learned(other, fresh.x)
         # Which of two: far apart, all ratios say the same.
-        errors[n] = float(jnp.mean((jax.nn.sigmoid(found) - jax.nn.sigmoid(truth)) ** 2))
-    assert errors[100] < errors[200]
-    assert errors[100] < 0.01
+        errors[weight] = float(jnp.mean((jax.nn.sigmoid(found) - jax.nn.sigmoid(truth)) ** 2))
+    print(name, errors)
+    assert errors[5.0] < 0.8 * errors[0.0]
+    assert errors[5.0] < 0.01
 
 
 @pytest.mark.parametrize("name", ROADS)
@@ -189,11 +230,11 @@ def test_without_ratios_there_is_an_error(name):
 
 
 def test_bad_options():
-    for method in (jaxsbi.npe, jaxsbi.nle):
+    for method in (jaxsbi.npe, jaxsbi.nle, jaxsbi.nre):
         with pytest.raises(ValueError, match="ratio: expected a weight of 0 or more"):
             method(ratio=-1.0)
     with pytest.raises(ValueError, match="without iid"):
-        jaxsbi.nre(ratio=True, iid=True)
+        jaxsbi.nre(ratio=1.0, iid=True)
     for bad in (-1, 2.0):
         with pytest.raises(ValueError, match="contrasts: expected an integer of 0 or more"):
             rows_of(0, 10, bad)
