@@ -34,7 +34,7 @@ import numpyro.distributions as dist
 import jaxsbi
 from benchmarks import compression, plan
 from benchmarks.environment import environment, write
-from jaxsbi.base import Array, Data, Key, Theta
+from jaxsbi.base import Array, Data, Key, Method, Theta
 from jaxsbi.densities import MaskedAutoregressive
 from jaxsbi.diagnostics import mutual_information
 
@@ -89,7 +89,7 @@ def spectrum() -> Problem:
 
 
 PROBLEMS = {"line": line, "spectrum": spectrum}
-ROADS = {
+ROADS: dict[str, Callable[..., Method]] = {
     "npe": lambda **terms: jaxsbi.npe(density=MaskedAutoregressive(layers=4), **terms),
     "nle": lambda **terms: jaxsbi.nle(density=MaskedAutoregressive(layers=4), **terms),
     "nre": lambda **terms: jaxsbi.nre(**terms),

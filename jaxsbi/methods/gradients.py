@@ -68,14 +68,15 @@ def distance(kept: dict[str, Array], found: Array, target: Array) -> Array:
     return 0.5 * jnp.sum((found - target) ** 2 / kept["square"])
 
 
-def check_ratios(weight: float, simulations: Simulations) -> None:
-    """Raise a ValueError if joint ratios are to be learned from, and the simulations have none."""
-    if weight and simulations.log_ratio is None:
+def ratios_of(weight: float, simulations: Simulations) -> tuple[Theta, Array]:
+    """Return the contrasts and their joint log-ratios, or raise a ValueError if there are none."""
+    if simulations.contrasts is None or simulations.log_ratio is None:
         raise ValueError(
             f"ratio={weight}: expected simulations with joint ratios, got none. Make them with "
             "jaxsbi.simulate_scored(key, prior, simulator, log_joint, n, contrasts=64), or leave "
             "`ratio` out."
         )
+    return simulations.contrasts, simulations.log_ratio
 
 
 def labels(log_ratio: Array) -> Array:
@@ -100,7 +101,14 @@ def choice(log_ratio: Array, found: Array) -> Array:
     return -jnp.sum(labels(log_ratio) * jax.nn.log_softmax(found))
 
 
-def choice_by(learned: Callable[[Theta], Array], row: Simulations) -> Array:
-    """Return the `choice` of a row's parameter set among its contrasts, by log p(x | theta)."""
-    every = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), row.theta, row.contrasts)
-    return choice(row.log_ratio, jax.vmap(learned)(every))
+def choice_by(weight: float, learned: Callable[[Theta], Array], row: Simulations) -> Array:
+    """Return the weighted `choice` among a row's parameter set and its contrasts.
+
+    Args:
+        weight: Of the joint-ratio term.
+        learned: From parameters to what a method gives for log p(x | theta) at the row's x.
+        row: One row of the simulations.
+    """
+    contrasts, log_ratio = ratios_of(weight, row)
+    every = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), row.theta, contrasts)
+    return weight * choice(log_ratio, jax.vmap(learned)(every))

@@ -59,7 +59,8 @@ class NLE:
 
     def init(self, key: Key, prior: Prior, simulations: Simulations) -> Variables:
         """Return initial parameters, and what is kept of the training data."""
-        gradients.check_ratios(self.ratio, simulations)
+        if self.ratio:
+            gradients.ratios_of(self.ratio, simulations)
         x, z = simulations.x, jax.vmap(prior.to_latent)(simulations.theta)
         if self.iid:
             m = self._members(first(x))
@@ -93,9 +94,9 @@ class NLE:
             def learned(theta: Theta) -> Array:
                 return self._log_prob(variables, prior.to_latent(theta), row.x)
 
-            return gradients.choice_by(learned, row)
+            return gradients.choice_by(self.ratio, learned, row)
 
-        return loss + self.ratio * jax.vmap(choice)(batch)
+        return loss + jax.vmap(choice)(batch)
 
     def _scored_loss(self, variables: Variables, prior: Prior, batch: Simulations) -> Array:
         """Return the loss without the joint-ratio term."""

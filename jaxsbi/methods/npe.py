@@ -64,7 +64,8 @@ class NPE:
 
     def init(self, key: Key, prior: Prior, simulations: Simulations) -> Variables:
         """Return initial parameters, the data's mean and scale, and what is linear in z given x."""
-        gradients.check_ratios(self.ratio, simulations)
+        if self.ratio:
+            gradients.ratios_of(self.ratio, simulations)
         key_summary, key_density = jax.random.split(key)
         stats, summary, context = init_context(key_summary, self.summary, simulations.x)
         density = self._density(prior).init(
@@ -100,9 +101,9 @@ class NPE:
                 log_prob = self._latent_log_prob(variables, prior, z, row.x)
                 return log_prob - prior.latent_log_prob(z)
 
-            return gradients.choice_by(gain, row)
+            return gradients.choice_by(self.ratio, gain, row)
 
-        return loss + self.ratio * jax.vmap(choice)(batch)
+        return loss + jax.vmap(choice)(batch)
 
     def _scored_loss(self, variables: Variables, prior: Prior, batch: Simulations) -> Array:
         """Return the loss without the joint-ratio term."""

@@ -99,7 +99,8 @@ class NRE:
 
     def init(self, key: Key, prior: Prior, simulations: Simulations) -> Variables:
         """Return initial parameters, and the data's mean and scale, and heavy tails' scores."""
-        gradients.check_ratios(self.ratio, simulations)
+        if self.ratio:
+            gradients.ratios_of(self.ratio, simulations)
         key_summary, key_classifier = jax.random.split(key)
         x = simulations.x
         if self.iid:
@@ -156,12 +157,13 @@ class NRE:
             distance = jax.random.choice(key, n - 1, (min(k, n - 1),), replace=False) + 1
             other = (jnp.arange(n)[:, None] + distance[None]) % n
             return jax.vmap(lambda j: z[j], 1)(other), batch.weight[other] > 0, None
-        there = batch.log_ratio.shape[1]
+        contrasts, log_ratio = gradients.ratios_of(self.ratio, batch)
+        there = log_ratio.shape[1]
         chosen = jax.random.choice(key, there, (min(k, there),), replace=False)
         others = jax.vmap(jax.vmap(prior.to_latent))(
-            jax.tree.map(lambda a: jnp.moveaxis(a[:, chosen], 1, 0), batch.contrasts)
+            jax.tree.map(lambda a: jnp.moveaxis(a[:, chosen], 1, 0), contrasts)
         )
-        log_ratio = batch.log_ratio[:, chosen]
+        log_ratio = log_ratio[:, chosen]
         return others, jnp.ones(log_ratio.shape, bool), log_ratio
 
     def _score_distance(self, variables: Variables, z: Array, s: Array, target: Array) -> Array:
