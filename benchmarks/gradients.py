@@ -172,7 +172,8 @@ def measure(name: str, budgets: list[int], options: Any) -> Any:
 def savings(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return how many simulations each training with a term was worth without it.
 
-    Where they are worth more than the largest number tried, that is a lower bound. A classifier
+    Where they are worth more than the largest number tried, that is a lower bound; where less than
+    the smallest, an upper one. A classifier
     is judged by the one among 8, which is as good as the one among 64 (and takes less time).
     """
     found = []
@@ -195,6 +196,7 @@ def savings(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "worth": worth,
                 "times": worth / row["simulations"],
                 "at_least": bool(row["information"] > information[-1]),
+                "at_most": bool(row["information"] < information[0]),
             }
         )
     return found

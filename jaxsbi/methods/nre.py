@@ -309,7 +309,8 @@ def nre(
             `contrasts` others, with probabilities as labels, by the joint ratios of simulations
             that have some (`jaxsbi.simulate_scored(…, contrasts=64)`); the labels of the plain
             loss are then such probabilities, too (ALICE, Stoye et al. 2018, arXiv:1808.00973, for
-            any number of them). What is learned is the same, from labels with less noise.
+            any number of them). What is learned is the same, from labels with less noise. With few
+            simulations contrast all there are (`contrasts=64`), or it over-fits.
 
     Raises:
         ValueError: If an option is out of its range, or `balance` comes with another form than
