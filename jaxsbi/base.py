@@ -65,12 +65,16 @@ class Simulations:
         weight: Shape `(n,)`; 1 for a valid draw, 0 for padding and non-finite draws.
         score: The gradient of log p(x, latents | theta) by theta, like `theta`, where the
             simulator has one (`simulate_scored`).
+        contrasts: For each draw K more of the prior, of shape `(n, K, *shape)`, that have:
+        log_ratio: Their log p(x, latents | contrast) - log p(x, latents | theta), `(n, K)`.
     """
 
     theta: Theta
     x: Data
     weight: Array
     score: Theta | None = None
+    contrasts: Theta | None = None
+    log_ratio: Array | None = None
 
     def __len__(self) -> int:
         """Return the number of rows, valid or not."""
@@ -96,11 +100,11 @@ class Method(Protocol):
 
     A method whose `init` and `loss` see parameters only through `prior.to_latent` says so by a
     class attribute `latent = True`. `fit` then maps them once, and not in every step: it passes
-    `prior.latent` and parameters `{"z": …}` (and scores by z, of the "likelihood" and of the
-    "posterior"). A method whose `init` and `loss` see data only through a fixed function has it as
-    `prepare(x)`, which `fit` applies once, too. A method that gains from longer training than most
-    says by `steps` how many optimiser steps `fit` aims at, and by `epochs` in how many passes at
-    most.
+    `prior.latent` and parameters and contrasts `{"z": …}` (and scores by z, of the "likelihood"
+    and of the "posterior"). A method whose `init` and `loss` see data only through a fixed function
+    has it as `prepare(x)`, which `fit` applies once, too. A method that gains from longer training
+    than most says by `steps` how many optimiser steps `fit` aims at, and by `epochs` in how many
+    passes at most.
 
     Two functions are called on the host where a method has them: `check(simulations)` before a
     training, and `look_at(variables, prior, draws)` after draws were made, which may warn.

@@ -17,6 +17,9 @@ from jaxsbi.priors import Prior
 CHUNK_BYTES = 32 * 2**20
 """Target size of one chunk's outputs; intermediates of a simulator are often ten times that."""
 
+CONTRASTS = 2**31 - 1
+"""Folded into a simulation's key for its contrasts: no simulator splits its key into so many."""
+
 
 def simulate(
     key: Key,
@@ -67,14 +70,19 @@ def simulate_scored(
     log_joint: Callable[[Theta, Data, Any], Array],
     n: int,
     *,
+    contrasts: int = 0,
     progress: bool = True,
 ) -> Simulations:
     """Simulate as `simulate`, with the joint score of each draw, for methods with `score=…`.
 
+    With `contrasts`, with joint ratios, too, for methods with `ratio=…`.
+
     The joint score is the gradient of log p(x, latents | theta) by theta, with x and the latents
     held (Brehmer et al. 2018, arXiv:1805.00013). It exists where every random number of the
     simulator has a law with a density that is written down; the likelihood, an integral over the
-    latents, need not.
+    latents, need not. The joint ratio is that of p(x, latents | theta) at two parameter sets, which
+    is known where the score is: at those of the draw, and at others from the prior. Latents are
+    used within the simulation, and not kept: there may be many of them.
 
     Args:
         key: A typed key; the same key gives the data that `simulate` gives.
@@ -82,21 +90,36 @@ def simulate_scored(
         simulator: `simulator(key, theta) -> (x, latents)`, any pytrees of arrays.
         log_joint: `log_joint(theta, x, latents) -> scalar`, differentiable by theta.
         n: The number of draws.
+        contrasts: How many more parameter sets get a joint ratio with each draw, at the cost of
+            one `log_joint` each; 64, say. None by default.
         progress: Show a progress bar.
 
     Returns:
-        Simulations with `score`, like `theta`; draws whose score is not finite have weight 0.
+        Simulations with `score`, like `theta`, and, if wanted, with `contrasts` and `log_ratio`;
+        draws for which one of them is NaN (or infinite: but a contrast may exclude a draw) have
+        weight 0.
 
     Raises:
-        TypeError, ValueError: As `simulate`.
+        TypeError, ValueError: As `simulate`; or if `contrasts` is negative.
     """
+    if not isinstance(contrasts, int | np.integer) or contrasts < 0:
+        raise ValueError(f"contrasts: expected an integer of 0 or more, got {contrasts!r}.")
 
     def scored(key: Key, theta: Theta) -> Data:
         x, latents = simulator(key, theta)
-        return {"x": x, "score": jax.grad(log_joint)(theta, x, latents)}
+        log_p, score = jax.value_and_grad(log_joint)(theta, x, latents)
+        found = {"x": x, "score": score, "contrasts": None, "log_ratio": None}
+        if contrasts:
+            keys = jax.random.split(jax.random.fold_in(key, CONTRASTS), contrasts)
+            others = jax.vmap(prior.sample)(keys)
+            log_ratio = jax.vmap(lambda other: log_joint(other, x, latents))(others) - log_p
+            # Where a contrast excludes x or the latents its ratio is zero: no invalid simulation.
+            lowest = jnp.where(jnp.isneginf(log_ratio), jnp.finfo(log_ratio.dtype).min, log_ratio)
+            found |= {"contrasts": others, "log_ratio": lowest}
+        return found
 
     rows = simulate(key, prior, scored, n, progress=progress)
-    return Simulations(rows.theta, rows.x["x"], rows.weight, rows.x["score"])
+    return Simulations(rows.theta, weight=rows.weight, **rows.x)
 
 
 def simulate_at(

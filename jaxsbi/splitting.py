@@ -79,7 +79,10 @@ def seen(method: Any, prior: Prior, rows: Simulations) -> Simulations:
             score = {"likelihood": likelihood(z["z"], score)}
             base = jax.vmap(jax.grad(prior.latent_log_prob))(z["z"])
             score["posterior"] = score["likelihood"] + base
-        rows = dataclasses.replace(rows, theta=z, score=score)
+        contrasts = rows.contrasts
+        if contrasts is not None:
+            contrasts = {"z": jax.vmap(jax.vmap(prior.to_latent))(contrasts)}
+        rows = dataclasses.replace(rows, theta=z, score=score, contrasts=contrasts)
     prepare = getattr(method, "prepare", None)
     if prepare is not None:
         rows = dataclasses.replace(rows, x=jax.lax.map(prepare, rows.x, batch_size=PREPARED))

@@ -36,6 +36,7 @@ class NLE:
         sampler: The sampler that draws from the posterior (`jaxsbi.samplers`).
         target: Set by `posterior.with_prior`.
         score: Weight of the joint-score term (`methods/gradients.py`).
+        ratio: Weight of the joint-ratio term.
     """
 
     latent: ClassVar[bool] = True
@@ -45,17 +46,21 @@ class NLE:
     sampler: Any = smc()
     target: Prior | None = leaf(default=None)
     score: float = 0.0
+    ratio: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the configuration.
 
         Raises:
-            ValueError: If the weight of the scores is negative.
+            ValueError: If a weight is negative.
         """
         gradients.check(self.score)
+        gradients.check(self.ratio, "ratio")
 
     def init(self, key: Key, prior: Prior, simulations: Simulations) -> Variables:
         """Return initial parameters, and what is kept of the training data."""
+        if self.ratio:
+            gradients.ratios_of(self.ratio, simulations)
         x, z = simulations.x, jax.vmap(prior.to_latent)(simulations.theta)
         if self.iid:
             m = self._members(first(x))
@@ -77,9 +82,24 @@ class NLE:
         """Return -log q(x | theta) per row, shape `(n,)`, in nats of the standardised data.
 
         With `iid`, of one draw: the mean over a row's. With `score`, the weighted squared distance
-        of the likelihood's scores by the parameters is added.
+        of the likelihood's scores by the parameters is added; with `ratio`, the weighted
+        cross-entropy of which of the contrasts is the row's parameter set.
         """
         del key
+        loss = self._scored_loss(variables, prior, batch)
+        if not self.ratio:
+            return loss
+
+        def choice(row: Simulations) -> Array:
+            def learned(theta: Theta) -> Array:
+                return self._log_prob(variables, prior.to_latent(theta), row.x)
+
+            return gradients.choice_by(self.ratio, learned, row)
+
+        return loss + jax.vmap(choice)(batch)
+
+    def _scored_loss(self, variables: Variables, prior: Prior, batch: Simulations) -> Array:
+        """Return the loss without the joint-ratio term."""
 
         def plain(theta: Theta, x: Data) -> Array:
             return -self._log_prob(variables, prior.to_latent(theta), x) / self._members(x)
@@ -157,6 +177,7 @@ def nle(
     iid: bool = False,
     sampler: Any = None,
     score: float = 0.0,
+    ratio: float = 0.0,
 ) -> NLE:
     """Return the configuration of neural likelihood estimation.
 
@@ -170,12 +191,17 @@ def nle(
         score: Weight of the squared distance between the density's score by the parameters and the
             joint score of simulations that have one (`jaxsbi.simulate_scored`), in units of its
             mean square (SCANDAL, Brehmer et al. 2018, arXiv:1805.12244).
+        ratio: Weight of the cross-entropy of a choice by the density among a row's parameter set
+            and its contrasts, with probabilities by joint ratios as labels (as of
+            arXiv:1808.00973), of simulations that have some
+            (`jaxsbi.simulate_scored(…, contrasts=64)`). A step evaluates the density at each
+            contrast.
 
     Raises:
-        ValueError: If the weight is negative.
+        ValueError: If a weight is negative.
     """
     if density is not None and not isinstance(density, Mixed):
         density = Mixed(**{getattr(density, "kind", "continuous"): density})
     given = {"density": density, "sampler": sampler}
     given = {name: value for name, value in given.items() if value is not None}
-    return NLE(iid=iid, score=score, **given)
+    return NLE(iid=iid, score=score, ratio=ratio, **given)

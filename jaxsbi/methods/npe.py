@@ -44,23 +44,28 @@ class NPE:
         density: A conditional density over the latent parameters (`jaxsbi.densities`).
         summary: A Flax module from one data set to a vector, trained jointly; `None` flattens.
         score: Weight of the joint-score term (`methods/gradients.py`).
+        ratio: Weight of the joint-ratio term.
     """
 
     latent: ClassVar[bool] = True
     density: nn.Module = SplineCoupling()
     summary: nn.Module | None = None
     score: float = 0.0
+    ratio: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the configuration.
 
         Raises:
-            ValueError: If the weight of the scores is negative.
+            ValueError: If a weight is negative.
         """
         gradients.check(self.score)
+        gradients.check(self.ratio, "ratio")
 
     def init(self, key: Key, prior: Prior, simulations: Simulations) -> Variables:
         """Return initial parameters, the data's mean and scale, and what is linear in z given x."""
+        if self.ratio:
+            gradients.ratios_of(self.ratio, simulations)
         key_summary, key_density = jax.random.split(key)
         stats, summary, context = init_context(key_summary, self.summary, simulations.x)
         density = self._density(prior).init(
@@ -82,9 +87,26 @@ class NPE:
     def loss(self, variables: Variables, prior: Prior, key: Key, batch: Simulations) -> Array:
         """Return -log q(z | x) per row, shape `(n,)`, in nats of the latent space.
 
-        With `score`, the weighted squared distance of the posterior's scores is added.
+        With `score`, the weighted squared distance of the posterior's scores is added; with
+        `ratio`, the weighted cross-entropy of which of the contrasts is the row's parameter set.
         """
         del key
+        loss = self._scored_loss(variables, prior, batch)
+        if not self.ratio:
+            return loss
+
+        def choice(row: Simulations) -> Array:
+            def gain(theta: Theta) -> Array:
+                z = prior.to_latent(theta)
+                log_prob = self._latent_log_prob(variables, prior, z, row.x)
+                return log_prob - prior.latent_log_prob(z)
+
+            return gradients.choice_by(self.ratio, gain, row)
+
+        return loss + jax.vmap(choice)(batch)
+
+    def _scored_loss(self, variables: Variables, prior: Prior, batch: Simulations) -> Array:
+        """Return the loss without the joint-ratio term."""
 
         def plain(theta: Theta, x: Data) -> Array:
             return -self._latent_log_prob(variables, prior, prior.to_latent(theta), x)
@@ -145,7 +167,11 @@ class NPE:
 
 
 def npe(
-    *, density: nn.Module | None = None, summary: nn.Module | None = None, score: float = 0.0
+    *,
+    density: nn.Module | None = None,
+    summary: nn.Module | None = None,
+    score: float = 0.0,
+    ratio: float = 0.0,
 ) -> NPE:
     """Return the configuration of neural posterior estimation.
 
@@ -157,9 +183,14 @@ def npe(
             of simulations that have one (`jaxsbi.simulate_scored`), in units of its mean square
             (Zeghal et al. 2022, arXiv:2207.05636). Take a density with smooth scores: a
             `MaskedAutoregressive` or a Gaussian mixture, no splines.
+        ratio: Weight of the cross-entropy of a choice by q(theta | x) / p(theta) among a row's
+            parameter set and its contrasts, with probabilities by joint ratios as labels, of
+            simulations that have some (`jaxsbi.simulate_scored(…, contrasts=64)`): the choice
+            of arXiv:1905.07488 with the labels of arXiv:1808.00973. A step evaluates the density
+            at each contrast.
 
     Raises:
-        ValueError: If the weight is negative.
+        ValueError: If a weight is negative.
     """
     density = density if density is not None else SplineCoupling()
-    return NPE(density=density, summary=summary, score=score)
+    return NPE(density=density, summary=summary, score=score, ratio=ratio)

@@ -52,6 +52,7 @@ class NRE:
         sampler: The sampler that draws from the posterior.
         target: Set by `posterior.with_prior`.
         score: Weight of the joint-score term (`methods/gradients.py`).
+        ratio: Weight of the joint-ratio term; above 0 other labels are probabilities, too.
     """
 
     latent: ClassVar[bool] = True
@@ -65,6 +66,7 @@ class NRE:
     sampler: Any = smc()
     target: Prior | None = leaf(default=None)
     score: float = 0.0
+    ratio: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the configuration.
@@ -88,9 +90,17 @@ class NRE:
                 f"odds=1 with it, got contrasts={self.contrasts}, odds={self.odds}. Leave both out."
             )
         gradients.check(self.score)
+        gradients.check(self.ratio, "ratio")
+        if self.ratio and self.iid:
+            raise ValueError(
+                "nre: expected ratio=… without iid=True, got both: joint ratios are those of whole "
+                "data sets. Leave one of them out, or use nle(iid=True, ratio=…)."
+            )
 
     def init(self, key: Key, prior: Prior, simulations: Simulations) -> Variables:
         """Return initial parameters, and the data's mean and scale, and heavy tails' scores."""
+        if self.ratio:
+            gradients.ratios_of(self.ratio, simulations)
         key_summary, key_classifier = jax.random.split(key)
         x = simulations.x
         if self.iid:
@@ -111,21 +121,22 @@ class NRE:
         The contrasting parameter sets of a row are those of other rows, at distances drawn anew
         for each batch; rows of weight 0 are never among them. The balancing penalty belongs to
         the batch, and is added to each row that counts. With `iid`: the mean over a row's draws.
-        With `score`, the weighted squared distance of the ratio's scores is added.
+        With `score`, the weighted squared distance of the ratio's scores is added. With `ratio`,
+        the contrasting parameter sets are some of the row's own, and `_soft` the loss.
         """
-        n, k = batch.weight.shape[0], self.contrasts
         z = jax.vmap(prior.to_latent)(batch.theta)
         s = jax.vmap(lambda x: self._summaries(variables, x))(batch.x)
-        # Distances 1 … n-1 without repetition: no row meets itself, nor the same row twice.
-        distance = jax.random.choice(key, n - 1, (min(k, n - 1),), replace=False) + 1
-        other = (jnp.arange(n)[:, None] + distance[None]) % n
+        others, valid, log_ratio = self._contrasts(prior, key, batch, z)
         logit = jax.vmap(lambda z, s: self._logit(variables, z, s))
-        valid, counts = batch.weight[other] > 0, batch.weight > 0
+        counts = batch.weight > 0
 
         def of_member(s: Array) -> Array:
             joint = logit(z, s)
-            contrast = jax.vmap(lambda j: logit(z[j], s), 1, 1)(other)
-            loss = self._cross_entropy(joint, contrast, valid)
+            contrast = jax.vmap(lambda z: logit(z, s), 0, 1)(others)
+            if log_ratio is None:
+                loss = self._cross_entropy(joint, contrast, valid)
+            else:
+                loss = jax.vmap(self._soft)(joint, contrast, log_ratio)
             if not self.balance:
                 return loss
             return loss + jnp.where(counts, self._imbalance(joint, contrast, valid, counts), 0.0)
@@ -135,6 +146,25 @@ class NRE:
             return loss
         target = gradients.target_of(self.score, "likelihood", batch)
         return loss + self.score * self._score_distance(variables, z, s, target)
+
+    def _contrasts(
+        self, prior: Prior, key: Key, batch: Simulations, z: Array
+    ) -> tuple[Array, Array, Array | None]:
+        """Return contrasting z `(K, n, d)`, which count, and their joint log-ratios, `(n, K)`."""
+        n, k = batch.weight.shape[0], self.contrasts
+        if not self.ratio:
+            # Distances 1 … n-1 without repetition: no row meets itself, nor the same row twice.
+            distance = jax.random.choice(key, n - 1, (min(k, n - 1),), replace=False) + 1
+            other = (jnp.arange(n)[:, None] + distance[None]) % n
+            return jax.vmap(lambda j: z[j], 1)(other), batch.weight[other] > 0, None
+        contrasts, log_ratio = gradients.ratios_of(self.ratio, batch)
+        there = log_ratio.shape[1]
+        chosen = jax.random.choice(key, there, (min(k, there),), replace=False)
+        others = jax.vmap(jax.vmap(prior.to_latent))(
+            jax.tree.map(lambda a: jnp.moveaxis(a[:, chosen], 1, 0), contrasts)
+        )
+        log_ratio = log_ratio[:, chosen]
+        return others, jnp.ones(log_ratio.shape, bool), log_ratio
 
     def _score_distance(self, variables: Variables, z: Array, s: Array, target: Array) -> Array:
         """Return how far the ratio's scores by z are from the joint ones, per row, `(n,)`."""
@@ -168,6 +198,27 @@ class NRE:
         one = jnp.logaddexp(log_k_joint, log_odds + _logsumexp(masked.at[:, -1].set(joint)))
         share = self.odds / (1.0 + self.odds)
         return (1.0 - share) * (none - log_k) + share * (one - log_odds - joint)
+
+    def _soft(self, joint: Array, contrast: Array, log_ratio: Array) -> Array:
+        """Return the loss of one row with `ratio`, from logits () and `(K,)`.
+
+        NRE-C's, in the mean over who made x, and the weighted choice of who made it. The choice
+        has less noise and leaves a factor open that depends on x; NRE-C's knows it to be 1.
+
+        Of K + 1 parameter sets of the prior one made x, the k-th with probability w_k by the joint
+        ratios (`gradients.labels`). "None of them" is a choice among the K others, "the k-th" one
+        among all but one of these, any of them. Both are averaged over k, and the latter over
+        which is left out: the mean of the loss is that of `_cross_entropy`, and no density of x
+        and the latents without parameters, which is not known, enters.
+        """
+        logits, w = jnp.append(joint, contrast), gradients.labels(log_ratio)
+        k, share = contrast.size, self.odds / (1.0 + self.odds)
+        rest = jnp.where(jnp.eye(k + 1, dtype=bool), -jnp.inf, logits[None])
+        without = jnp.logaddexp(0.0, math.log(self.odds / k) + jax.nn.logsumexp(rest, -1))
+        none = jnp.sum(w * without)
+        one = jnp.mean(without) + (jnp.mean(without) - none) / k - jnp.sum(w * logits)
+        loss = (1.0 - share) * none + share * (one + math.log(k / self.odds))
+        return loss + self.ratio * gradients.choice(log_ratio, logits)
 
     def log_likelihood(self, variables: Variables, prior: Prior, z: Array, x: Data) -> Array:
         """Return the log-ratio log p(x | theta) - log p(x) (a scalar)."""
@@ -228,6 +279,7 @@ def nre(
     iid: bool = False,
     sampler: Any = None,
     score: float = 0.0,
+    ratio: float = 0.0,
 ) -> NRE:
     """Return the configuration of neural ratio estimation.
 
@@ -253,10 +305,16 @@ def nre(
             the joint score of simulations that have one (`jaxsbi.simulate_scored`), in units of
             its mean square (CASCAL, Brehmer et al. 2018, arXiv:1805.12244; Stoye et al. 2018,
             arXiv:1808.00973).
+        ratio: Weight of the cross-entropy of which parameter set made x, among the row's and
+            `contrasts` others, with probabilities as labels, by the joint ratios of simulations
+            that have some (`jaxsbi.simulate_scored(…, contrasts=64)`); the labels of the plain
+            loss are then such probabilities, too (ALICE, Stoye et al. 2018, arXiv:1808.00973, for
+            any number of them). What is learned is the same, from labels with less noise. With few
+            simulations contrast all there are (`contrasts=64`), or it over-fits.
 
     Raises:
         ValueError: If an option is out of its range, or `balance` comes with another form than
-            the binary one.
+            the binary one, or `ratio` with `iid`.
     """
     if contrasts is None:
         contrasts = 1 if balance else NRE.contrasts
@@ -270,5 +328,6 @@ def nre(
         bound=bound,
         iid=iid,
         score=score,
+        ratio=ratio,
         **given,
     )

@@ -83,16 +83,36 @@ def test_the_loss_is_a_choice_among_hypotheses(contrasts, odds) -> None:
     valid = np.ones((5, contrasts), bool)
     loss = method._cross_entropy(*map(jnp.asarray, (joint, contrast, valid)))
 
-    def log_probability(logits, k):
-        """Return the log of K : odds r_1 : ... : odds r_K, normalised, at one of them."""
-        terms = np.concatenate([[contrasts], odds * np.exp(logits)])
-        return np.log(terms[k] / terms.sum())
-
     for row in range(5):
-        independent = log_probability(contrast[row], 0)
-        dependent = log_probability(np.append(contrast[row, :-1], joint[row]), contrasts)
+        independent = log_probability(contrast[row], 0, odds)
+        dependent = log_probability(np.append(contrast[row, :-1], joint[row]), contrasts, odds)
         expected = -(independent + odds * dependent) / (1 + odds)
         assert float(loss[row]) == pytest.approx(expected, abs=1e-5)
+
+
+def log_probability(logits, k, odds):
+    """Return the log of K : odds r_1 : ... : odds r_K, normalised, at one of them."""
+    terms = np.concatenate([[len(logits)], odds * np.exp(logits)])
+    return np.log(terms[k] / terms.sum())
+
+
+@pytest.mark.parametrize(("contrasts", "odds"), [(1, 1.0), (1, 0.5), (4, 2.0)])
+def test_soft_labels_give_the_mean_over_who_made_it_and_who_is_left_out(contrasts, odds) -> None:
+    generator = np.random.default_rng(0)
+    logits, log_ratio = generator.normal(size=contrasts + 1), generator.normal(size=contrasts)
+    made = np.exp(np.append(0.0, log_ratio))
+    expected = 0.0
+    for k, w in enumerate(made / made.sum()):
+        others = np.delete(logits, k)
+        dependent = [
+            log_probability(np.append(np.delete(others, j), logits[k]), contrasts, odds)
+            for j in range(contrasts)
+        ]
+        independent = log_probability(others, 0, odds)
+        expected -= w * (independent + odds * np.mean(dependent)) / (1 + odds)
+    method = jaxsbi.nre(contrasts=contrasts, odds=odds)
+    found = method._soft(*map(jnp.asarray, (logits[0], logits[1:], log_ratio)))
+    assert float(found) == pytest.approx(expected, abs=1e-5)
 
 
 @pytest.mark.parametrize("balance", [0.0, 100.0])
