@@ -98,6 +98,30 @@ def whitened(theta: Theta) -> Any:
     return figure
 
 
+def ratios(exact: Theta, draws: dict[str, dict[str, list[float]]]) -> Any:
+    """Draw marginals by learned ratios in colour over the exact ones in grey."""
+    figure, axes = plt.subplots(2, 3, figsize=(10, 6))
+    for each, (group, values) in zip(axes.ravel(), draws.items(), strict=True):
+        names = group.split(" & ")
+        right = [np.asarray(exact[name]) for name in names]
+        found = [np.asarray(values[name]) for name in names]
+        ends = [(a.min(), a.max()) for a in right]
+        if len(names) == 1:
+            bins = np.linspace(*ends[0], 40)
+            each.hist(right[0], bins, density=True, color=REFERENCE, alpha=0.6, label="exact")
+            each.hist(found[0], bins, density=True, histtype="step", color=COLORS[0], lw=1.8,
+                      label="ratio")  # fmt: skip
+            each.set_yticks([])
+        else:
+            each.plot(*(a[:3000] for a in right), ".", color=REFERENCE, ms=2, alpha=0.5)
+            each.plot(*(a[:3000] for a in found), ".", color=COLORS[0], ms=2, alpha=0.35)
+            each.set(xlim=ends[0], ylim=ends[1], ylabel=LABELS[names[1]])
+        each.set_xlabel(LABELS[names[0]])
+    axes[0, 0].legend(frameon=False)
+    figure.tight_layout()
+    return figure
+
+
 def calibration(report: dict[str, Any]) -> Any:
     """Draw realised against nominal coverage, and each parameter's ranks."""
     figure, axes = plt.subplots(1, 2, figsize=(8.4, 3.8))
