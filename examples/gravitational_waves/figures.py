@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from scipy.ndimage import gaussian_filter
 
 import jaxsbi
 from examples.gravitational_waves import data, problem
@@ -113,8 +114,12 @@ def ratios(exact: Theta, draws: dict[str, dict[str, list[float]]]) -> Any:
                       label="ratio")  # fmt: skip
             each.set_yticks([])
         else:
-            each.plot(*(a[:3000] for a in right), ".", color=REFERENCE, ms=2, alpha=0.5)
-            each.plot(*(a[:3000] for a in found), ".", color=COLORS[0], ms=2, alpha=0.35)
+            edges = [np.linspace(*end, 30) for end in ends]
+            each.hist2d(*right, bins=edges, cmap="Greys")
+            density = gaussian_filter(np.histogram2d(*found, bins=edges)[0], 1.0)
+            middle = [0.5 * (edge[1:] + edge[:-1]) for edge in edges]
+            levels = density.max() * np.array([0.1, 0.3, 0.6])
+            each.contour(*middle, density.T, levels=levels, colors=COLORS[0])
             each.set(xlim=ends[0], ylim=ends[1], ylabel=LABELS[names[1]])
         each.set_xlabel(LABELS[names[0]])
     axes[0, 0].legend(frameon=False)
