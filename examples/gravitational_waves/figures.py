@@ -56,7 +56,7 @@ def posterior(exact: Theta, arrays: dict[str, np.ndarray], event: dict[str, Any]
     text = (
         "GW150914, sky position fixed\n\n"
         f"JSD to the exact posterior (nat)\n{'':>11}  network weighted\n{rows}\n\n"
-        f"efficiency {event['efficiency']:.0%} (median of other sets {others:.0%})\n"
+        f"efficiency {event['efficiency']:.1%} (median of other sets {others:.1%})\n"
         f"{event['draws']:,} draws in {event['cpu_seconds']:.1f} s of CPU\n"
         f"log-evidence ratio {event['log_evidence']:.2f} ± {event['log_evidence_error']:.2f}"
     )

@@ -100,7 +100,7 @@ def compare(key: Key, posterior: Posterior, x: Data, exact: Theta) -> tuple[dict
 
 
 def calibrated(
-    key: Key, posterior: Posterior, event: problem.Event, group: Group, num_datasets: int = 300
+    key: Key, posterior: Posterior, event: problem.Event, group: Group, num_datasets: int = 200
 ) -> dict[str, Any]:
     """Return coverage of highest-density regions and p-values on simulated events."""
     law = simulator(event, group)
@@ -108,7 +108,7 @@ def calibrated(
         key, posterior, posterior.prior, law, num_datasets=num_datasets
     )
     return {
-        "coverage": {level: float(report["density"].coverage(level)[0]) for level in (0.5, 0.9)},
+        "coverage": {level: report["density"].coverage(level).item() for level in (0.5, 0.9)},
         "p_value": min(float(np.min(ranks.corrected)) for ranks in report.tests.values()),
     }
 
