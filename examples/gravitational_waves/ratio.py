@@ -43,7 +43,13 @@ def method(contrasts: int = 32) -> jaxsbi.methods.NRE:
 
 
 def marginals(
-    key: Key, posterior: Posterior, event: problem.Event, rows: int = ROWS, epochs: int = EPOCHS
+    key: Key,
+    posterior: Posterior,
+    event: problem.Event,
+    groups: tuple[Group, ...] = GROUPS,
+    *,
+    rows: int = ROWS,
+    epochs: int = EPOCHS,
 ) -> dict[Group, Posterior]:
     """Learn the ratios of one and of two parameters, the others integrated out.
 
@@ -58,7 +64,7 @@ def marginals(
         jaxsbi.compression.summary(posterior),
     )
     options = {"batch_size": 512, "max_epochs": epochs, "progress": False}
-    fitted = jaxsbi.marginals(key_fit, road, prior, simulations, GROUPS, **options)
+    fitted = jaxsbi.marginals(key_fit, road, prior, simulations, groups, **options)
     return {group: each.posterior for group, each in fitted.items()}
 
 
