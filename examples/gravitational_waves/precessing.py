@@ -1,7 +1,7 @@
 """The published posterior once more: 14 parameters, precessing spins, an unknown place in the sky.
 
-Run `python -m examples.gravitational_waves.precessing FILE`: minutes on two cores. The prior and the
-likelihood are those of Biwer et al. 2019, arXiv:1807.10312, but for the noise spectrum (see
+Run `python -m examples.gravitational_waves.precessing FILE`: minutes on two cores. The prior and
+the likelihood are those of Biwer et al. 2019, arXiv:1807.10312, but for the noise spectrum (see
 `data`).
 """
 
