@@ -259,10 +259,12 @@ def exact_draws(key: Key, event: problem.Event, x: Observation) -> dict[str, np.
     return dict(draws) | {f"info_{name}": np.asarray(value) for name, value in report.items()}
 
 
-def calibrated(key: Key, posterior: Posterior, event: problem.Event) -> dict[str, Any]:
+def calibrated(
+    key: Key, posterior: Posterior, event: problem.Event, num_datasets: int = 1000
+) -> dict[str, Any]:
     """Return p-values and ranks of simulation-based calibration, TARP and coverage."""
     report = jaxsbi.diagnostics.calibration(
-        key, posterior, problem.prior(), event.simulate, num_datasets=1000
+        key, posterior, problem.prior(), event.simulate, num_datasets=num_datasets
     )
     return {
         name: {
@@ -282,7 +284,7 @@ def main(folder: Path) -> None:
     keys = jax.random.split(jax.random.key(1), 7)
     exact = kept(folder / "exact.npz", lambda: exact_draws(keys[0], event, x))
     theta = {name: exact[name] for name in problem.prior().names}
-    found: dict[str, Any] = {"training": _training(fitted)}
+    found: dict[str, Any] = {"training": training(fitted)}
     found["event"] = kept(
         folder / "event.json", lambda: on_event(keys[1], posterior, event, x, theta)
     )
@@ -309,7 +311,8 @@ def main(folder: Path) -> None:
     write(out, found)
 
 
-def _training(fitted: jaxsbi.base.Fitted) -> dict[str, float]:
+def training(fitted: jaxsbi.base.Fitted) -> dict[str, float]:
+    """Return how long a training took, and on how many simulations."""
     history = fitted.history
     return {
         "simulations": history.num_simulations[0],

@@ -7,8 +7,10 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from scipy.ndimage import gaussian_filter
 
 import jaxsbi
+from examples.gravitational_waves import data, problem
 from jaxsbi.base import Theta
 from jaxsbi.plots.canvas import COLORS, REFERENCE
 
@@ -54,11 +56,74 @@ def posterior(exact: Theta, arrays: dict[str, np.ndarray], event: dict[str, Any]
     text = (
         "GW150914, sky position fixed\n\n"
         f"JSD to the exact posterior (nat)\n{'':>11}  network weighted\n{rows}\n\n"
-        f"efficiency {event['efficiency']:.0%} (median of other sets {others:.0%})\n"
+        f"efficiency {event['efficiency']:.1%} (median of other sets {others:.1%})\n"
         f"{event['draws']:,} draws in {event['cpu_seconds']:.1f} s of CPU\n"
         f"log-evidence ratio {event['log_evidence']:.2f} ± {event['log_evidence_error']:.2f}"
     )
     figure.text(0.98, 0.9, text, ha="right", va="top", family="monospace", fontsize=12)
+    return figure
+
+
+def whitened(theta: Theta) -> Any:
+    """Draw what was measured, and below it what is left without the noise's colour.
+
+    Args:
+        theta: A binary whose signal is drawn over the data, up to its phase.
+    """
+    segment = data.segment()
+    clear = (segment.frequency > 35.0) & (segment.frequency < 350.0)
+    scale = (np.sqrt(4.0 * segment.resolution) / segment.asd)[:, clear]
+    measured, signal = (
+        scale * strain[:, clear]
+        for strain in (segment.strain, problem.full_strain(segment.frequency, theta))
+    )
+    signal *= np.exp(1j * np.angle(np.vdot(signal, measured)))
+    times = np.linspace(-120.0, 80.0, 1000)
+    turns = segment.frequency[clear, None] * times / 1e3
+    waves = np.exp(2j * np.pi * turns) / np.sqrt(np.sum(clear))
+    figure, axes = plt.subplots(2, 2, figsize=(10, 5), sharex="row", sharey="row")
+    for row, name in enumerate(data.DETECTORS):
+        raw = data.strain(name)
+        clock = data.START + np.arange(len(raw)) / data.RATE - data.EVENT
+        some = np.abs(clock) < 1.0
+        axes[0, row].plot(clock[some], 1e18 * raw[some], color=COLORS[row], lw=0.8)
+        axes[0, row].set_title({"H1": "Hanford", "L1": "Livingston"}[name])
+        axes[1, row].plot(times, (measured[row] @ waves).real, color=COLORS[row], lw=1.2)
+        axes[1, row].plot(times, (signal[row] @ waves).real, color="black", lw=1.0, label="signal")
+        axes[0, row].set_xlabel("s")
+        axes[1, row].set_xlabel("ms after the event's published time")
+    axes[0, 0].set_ylabel("strain (1e-18)")
+    axes[1, 0].legend(frameon=False)
+    axes[1, 0].set_ylabel("whitened, 35 to 350 Hz\n(standard deviations)")
+    figure.tight_layout()
+    return figure
+
+
+def ratios(exact: Theta, draws: dict[str, dict[str, list[float]]]) -> Any:
+    """Draw marginals by learned ratios in colour over the exact ones in grey."""
+    figure, axes = plt.subplots(2, 3, figsize=(10, 6))
+    for each, (group, values) in zip(axes.ravel(), draws.items(), strict=True):
+        names = group.split(" & ")
+        right = [np.asarray(exact[name]) for name in names]
+        found = [np.asarray(values[name]) for name in names]
+        ends = [(a.min(), a.max()) for a in right]
+        if len(names) == 1:
+            bins = np.linspace(*ends[0], 40)
+            each.hist(right[0], bins, density=True, color=REFERENCE, alpha=0.6, label="exact")
+            each.hist(found[0], bins, density=True, histtype="step", color=COLORS[0], lw=1.8,
+                      label="ratio")  # fmt: skip
+            each.set_yticks([])
+        else:
+            edges = [np.linspace(*end, 30) for end in ends]
+            each.hist2d(*right, bins=edges, cmap="Greys")
+            density = gaussian_filter(np.histogram2d(*found, bins=edges)[0], 1.0)
+            middle = [0.5 * (edge[1:] + edge[:-1]) for edge in edges]
+            levels = density.max() * np.array([0.1, 0.3, 0.6])
+            each.contour(*middle, density.T, levels=levels, colors=COLORS[0])
+            each.set(xlim=ends[0], ylim=ends[1], ylabel=LABELS[names[1]])
+        each.set_xlabel(LABELS[names[0]])
+    axes[0, 0].legend(frameon=False)
+    figure.tight_layout()
     return figure
 
 

@@ -29,10 +29,12 @@ def log_density(event: problem.Event, x: dict[str, Array]) -> Callable[[Array], 
     return at
 
 
-def posterior(key: Key, event: problem.Event, x: dict[str, Array], n: int) -> tuple[Theta, SMCInfo]:
+def posterior(
+    key: Key, event: problem.Event, x: dict[str, Array], n: int, *, particles: int = 256
+) -> tuple[Theta, SMCInfo]:
     """Return draws by sequential Monte Carlo, in double precision, and its report."""
     with jax.enable_x64(True):
-        sampler = smc(particles=256)
+        sampler = smc(particles=particles)
         run = jax.jit(lambda key: sampler(key, log_density(event, x), problem.prior().dim, n))
         z, info = run(key)
         info.warn()

@@ -15,7 +15,17 @@ import jaxsbi
 if not all(importlib.util.find_spec(name) for name in ("ripplegw", "h5py")):
     pytest.skip('needs pip install "jaxsbi[gw]"', allow_module_level=True)
 
-from examples.gravitational_waves import bands, data, detectors, dingo, evaluate, problem, reference
+from examples.gravitational_waves import (
+    bands,
+    data,
+    detectors,
+    dingo,
+    evaluate,
+    precessing,
+    problem,
+    ratio,
+    reference,
+)
 
 # Right ascension, declination, polarization, GPS time; sidereal time; for Hanford and Livingston
 # F+, Fx and the delay: LALSuite 7.26 (ComputeDetAMResponse, TimeDelayFromEarthCenter).
@@ -150,3 +160,59 @@ def test_a_small_network_is_calibrated_and_weighed_by_the_exact_likelihood(quiet
     again, _ = evaluate.weigh(jax.random.key(3), posterior, event, x, 10_000)
     errors = np.hypot(float(weighted.log_evidence_error), float(again.log_evidence_error))
     assert abs(float(weighted.log_evidence - again.log_evidence)) < 4.0 * errors
+
+
+def test_coordinates_of_the_sampler_are_the_published_ones(x64):
+    theta = jax.vmap(precessing.prior().sample)(jax.random.split(jax.random.key(0), 500))
+    seen = jax.vmap(precessing.published_from)(theta)
+    at = jax.vmap(detectors.project, (0, 0, None, None))
+    _, _, delay = at(seen["ra"], jnp.arcsin(seen["sin_dec"]), 0.0, detectors.sidereal(data.EVENT))
+    np.testing.assert_allclose(seen["time"] + delay[:, 0], theta["time_hanford"], atol=1e-12)
+    length = np.linalg.norm(detectors.VERTEX[1] - detectors.VERTEX[0]) / detectors.LIGHT
+    np.testing.assert_allclose(
+        delay[:, 0] - delay[:, 1], length * theta["cos_baseline"], atol=1e-12
+    )
+    both = precessing.comparable(seen)
+    np.testing.assert_allclose(both["chirp_mass"], theta["chirp_mass"])
+    np.testing.assert_allclose(both["mass_ratio"], theta["mass_ratio"])
+
+
+def test_masses_have_the_published_volume(x64):
+    rest = {name: 0.5 for name in ("cos_baseline", "around", "time_hanford")}
+
+    def masses(pair):
+        seen = precessing.published_from(
+            {"chirp_mass": pair[0], "mass_ratio": pair[1]}
+            | {name: jnp.asarray(value) for name, value in rest.items()}
+        )
+        return jnp.stack([seen["mass1"], seen["mass2"]])
+
+    pairs = jnp.asarray([[27.0, 0.3], [31.0, 0.8], [36.0, 0.99]])
+    jacobian = jax.vmap(lambda pair: jnp.linalg.slogdet(jax.jacfwd(masses)(pair))[1])(pairs)
+    volume = precessing.volume({"chirp_mass": pairs[:, 0], "mass_ratio": pairs[:, 1]})
+    np.testing.assert_allclose(volume - jacobian, volume[0] - jacobian[0], atol=1e-10)
+
+
+@pytest.mark.slow
+def test_a_small_ratio_is_calibrated_in_each_marginal(quiet):
+    event, _ = problem.observe(quiet, count=72)
+    full = dingo.train(
+        jax.random.key(0),
+        event,
+        signals=8192,
+        steps=400,
+        batch=128,
+        network=ratio.method(contrasts=16),
+    )
+    groups = (("chirp_mass",), ("mass_ratio", "distance"))
+    learned = ratio.marginals(
+        jax.random.key(1), full.posterior, event, groups, rows=16_384, epochs=15
+    )
+    for number, group in enumerate(groups):
+        key = jax.random.key(2 + number)
+        found = ratio.calibrated(key, learned[group], event, group)
+        assert found["p_value"] > 0.01, found
+    strain = quiet.strain + problem.full_strain(quiet.frequency, binary())
+    _, x = problem.observe(quiet._replace(strain=strain), count=72)
+    draws = learned["chirp_mass",].sample(jax.random.key(4), x, 1000)["chirp_mass"]
+    assert np.std(draws) < 0.85 * 10.0 / np.sqrt(12.0)  # the prior's
