@@ -42,6 +42,10 @@ MAX_EPOCHS, PATIENCE = 200, 24
 TARGET_STEPS = 5_600
 """Optimiser steps that the default number of epochs aims at, where the method does not say."""
 
+REFIT, STREAM = 2**31 - 1, 2**31 - 2
+"""What else a key is for. `fold_in(key, i)` is `split(key, n)[i]`, a member's: of these there are
+never so many."""
+
 
 def fit(
     key: Key,
@@ -128,7 +132,7 @@ def fit(
     keys = jax.random.split(key, ensemble or 1)
     if not isinstance(simulations, Simulations):
         _check_stored(simulations, prior, refit, capacity)
-        stream = (simulations, validation_fraction, jax.random.fold_in(key, 2))
+        stream = (simulations, validation_fraction, jax.random.fold_in(key, STREAM))
         return _fit_stored(
             method, prior, stream, sizes, optimizer, start, progress, keys, path, ensemble
         )
@@ -261,7 +265,7 @@ def _refit(
         max_epochs=max(1, round(float(np.mean(first.state.best_epoch)))),
         select=False,
     )
-    keys = jax.random.split(jax.random.fold_in(key, 1), first.state.best_epoch.size)
+    keys = jax.random.split(jax.random.fold_in(key, REFIT), first.state.best_epoch.size)
     second = train(again, rows, keys, path)
     both = first._replace(
         compile_seconds=first.compile_seconds + second.compile_seconds,

@@ -371,3 +371,11 @@ def test_progress_is_shown_when_wanted(progress, capsys):
     options = {"optimizer": ADAM, "batch_size": 20, "max_epochs": 12, "progress": progress}
     jaxsbi.fit(jax.random.key(1), Line(), PRIOR, SIMULATIONS, **options)
     assert ("validation=" in capsys.readouterr().err) == progress
+
+
+def test_no_member_has_the_key_of_another_purpose():
+    key = jax.random.key(0)
+    members = jax.random.key_data(jax.random.split(key, 1_000)).tolist()
+    # Those of small numbers folded in are members' keys.
+    for purpose in (fit_module.REFIT, fit_module.STREAM):
+        assert jax.random.key_data(jax.random.fold_in(key, purpose)).tolist() not in members
