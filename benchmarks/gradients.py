@@ -173,8 +173,8 @@ def savings(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return how many simulations each training with a term was worth without it.
 
     Where they are worth more than the largest number tried, that is a lower bound; where less than
-    the smallest, an upper one. A classifier
-    is judged by the one among 8, which is as good as the one among 64 (and takes less time).
+    the smallest, an upper one. A classifier is judged by the one among 8, which is as good as the
+    one among 64 (and takes less time).
     """
     found = []
     for row in (row for row in rows if row["score"] or row["ratio"]):

@@ -6,10 +6,8 @@ step writes its result into the folder, and is left out if it is there.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from scipy.stats import chi2
 import jaxsbi
 from benchmarks.environment import write
 from examples.gravitational_waves import data, dingo, figures, precessing, problem, reference
+from examples.gravitational_waves.files import kept
 from jaxsbi.base import Array, Key, Posterior, Theta
 from jaxsbi.importance import Weighted
 from jaxsbi.importance import weigh as weigh_draws
@@ -158,20 +157,6 @@ def failures(key: Key, posterior: Posterior, event: problem.Event) -> dict[str, 
             "weight": np.asarray(jax.nn.softmax(weighted.log_weights)),
         }
     return {"numbers": found, "draws": draws}
-
-
-def kept(path: Path, make: Callable[[], Any]) -> Any:
-    """Return what is in a file of JSON or arrays, after making it if there is none."""
-    if not path.is_file():
-        made = make()
-        if path.suffix == ".json":
-            path.write_text(json.dumps(made, indent=1) + "\n")
-        else:
-            np.savez(path, **made)
-    if path.suffix == ".json":
-        return json.loads(path.read_text())
-    with np.load(path) as arrays:
-        return dict(arrays)
 
 
 def likelihoods(event: problem.Event, x: Observation, exact: Theta) -> dict[str, Any]:

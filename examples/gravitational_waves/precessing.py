@@ -23,6 +23,7 @@ from benchmarks.environment import write
 from examples.gravitational_waves import bands, waveforms
 from examples.gravitational_waves.data import EVENT, published, published_segment
 from examples.gravitational_waves.detectors import LIGHT, SIDEREAL_DAY, VERTEX, project, sidereal
+from examples.gravitational_waves.files import kept
 from examples.gravitational_waves.likelihood import detected, marginal_ratio
 from examples.gravitational_waves.problem import FIDUCIAL
 from jaxsbi.base import Array, Key, Theta
@@ -207,17 +208,18 @@ def against_published(key: Key, draws: Theta) -> dict[str, float]:
 
 def main(path: Path) -> None:
     """Draw what was not drawn, compare it with the published draws, and write the numbers down."""
-    if not path.is_file():
+
+    def made() -> dict[str, np.ndarray]:
         start, cpu = time.perf_counter(), time.process_time()
         draws, info = posterior(jax.random.key(0), DRAWS)
-        kept = {name: np.asarray(getattr(info, name)) for name in REPORTED}
-        kept |= {
-            "seconds": np.asarray(time.perf_counter() - start),
-            "cpu_seconds": np.asarray(time.process_time() - cpu),
+        report = {name: getattr(info, name) for name in REPORTED}
+        report |= {
+            "seconds": time.perf_counter() - start,
+            "cpu_seconds": time.process_time() - cpu,
         }
-        np.savez(path, **draws, **{f"info_{name}": value for name, value in kept.items()})
-    with np.load(path) as arrays:
-        found = dict(arrays)
+        return dict(draws) | {f"info_{name}": np.asarray(value) for name, value in report.items()}
+
+    found = kept(path, made)
     report = {name: found.pop(name) for name in list(found) if name.startswith("info_")}
     jsd = against_published(jax.random.key(1), found)
     numbers = {

@@ -20,6 +20,7 @@ import numpy as np
 import jaxsbi
 from benchmarks.environment import write
 from examples.gravitational_waves import dingo, evaluate, figures, problem
+from examples.gravitational_waves.files import kept
 from jaxsbi.base import Data, Key, Posterior, Simulator, Theta
 from jaxsbi.networks import ResNet
 
@@ -163,18 +164,16 @@ def main(folder: Path) -> None:
     """Train what was not trained, compare, and write the numbers down."""
     event, x, network = dingo.trained(folder)
     keys = jax.random.split(jax.random.key(2), 3)
-    exact = evaluate.kept(folder / "exact.npz", lambda: evaluate.exact_draws(keys[0], event, x))
+    exact = kept(folder / "exact.npz", lambda: evaluate.exact_draws(keys[0], event, x))
     exact = {name: exact[name] for name in problem.prior().names}
     full = dingo.train(
         jax.random.key(0), event, network=method(), steps=STEPS, folder=folder / "ratio"
     )
-    whole = evaluate.kept(
+    whole = kept(
         folder / "reused.json",
         lambda: reused(keys[1], network.posterior, full.posterior, event, x, exact),
     )
-    parts = evaluate.kept(
-        folder / "marginals.json", lambda: study(keys[2], full.posterior, event, x, exact)
-    )
+    parts = kept(folder / "marginals.json", lambda: study(keys[2], full.posterior, event, x, exact))
     figure = figures.ratios(exact, parts["draws"])
     figure.savefig(folder / "ratio.png", dpi=110, bbox_inches="tight")
     report = {"training": evaluate.training(full), "all parameters": whole}

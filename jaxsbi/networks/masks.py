@@ -151,13 +151,11 @@ def pool(h: Array, mask: Array | None) -> Array:
     none at all, everything is 0.
     """
     if mask is None:
-        return jnp.concatenate([jnp.mean(h, 0), jnp.max(h, 0)])
-    there = widen(mask, h.ndim)
+        return jnp.concatenate([_mean(h, None), jnp.max(h, 0)])
     count = jnp.sum(mask).astype(h.dtype)
-    mean = jnp.sum(jnp.where(there, h, 0.0), 0) / jnp.maximum(count, 1.0)
-    largest = jnp.max(jnp.where(there, h, jnp.finfo(h.dtype).min), 0)
+    largest = jnp.max(jnp.where(widen(mask, h.ndim), h, jnp.finfo(h.dtype).min), 0)
     largest = jnp.where(count > 0, largest, 0.0)
-    return jnp.concatenate([mean, largest, jnp.log1p(count)[None]])
+    return jnp.concatenate([_mean(h, mask), largest, jnp.log1p(count)[None]])
 
 
 def moments(values: Array, mask: Array | None) -> Array:
@@ -165,12 +163,14 @@ def moments(values: Array, mask: Array | None) -> Array:
 
     Of less than two members the deviation is nothing, and its logarithm that of `SMALLEST`.
     """
-    there = jnp.ones(len(values), bool) if mask is None else mask
-    count = jnp.maximum(jnp.sum(there).astype(values.dtype), 1.0)
-
-    def mean(a: Array) -> Array:
-        return jnp.sum(jnp.where(there[:, None], a, 0.0), 0) / count
-
-    centre = mean(values)
-    variance = mean((values - centre[None]) ** 2)
+    centre = _mean(values, mask)
+    variance = _mean((values - centre[None]) ** 2, mask)
     return jnp.concatenate([centre, 0.5 * jnp.log(variance + SMALLEST**2)])
+
+
+def _mean(h: Array, mask: Array | None) -> Array:
+    """Return the mean over the members that are there, 0 where none is."""
+    if mask is None:
+        return jnp.mean(h, 0)
+    count = jnp.sum(mask).astype(h.dtype)
+    return jnp.sum(jnp.where(widen(mask, h.ndim), h, 0.0), 0) / jnp.maximum(count, 1.0)

@@ -3,29 +3,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
 import pytest
 
 import jaxsbi
 from jaxsbi.densities import Gaussian, MaskedAutoregressive
 from jaxsbi.networks import MLP
 from jaxsbi.splitting import seen
-
-# x = theta + hidden + noise: given theta and x, hidden is normal, so the likelihood is known.
-HIDDEN, NOISE = 0.3, 0.6
-PRIOR = jaxsbi.Prior(theta=dist.Normal(0.0, 1.5))
-BOUNDED = jaxsbi.Prior(theta=dist.Uniform(-2.0, 2.0))
-TOTAL = HIDDEN**2 + NOISE**2
-
-
-def simulator(key, theta):
-    key_hidden, key_noise = jax.random.split(key)
-    hidden = HIDDEN * jax.random.normal(key_hidden)
-    return (theta["theta"] + hidden + NOISE * jax.random.normal(key_noise))[None], hidden
-
-
-def log_joint(theta, x, hidden):
-    return -0.5 * ((x[0] - theta["theta"] - hidden) / NOISE) ** 2
+from tests.methods.hidden_number import BOUNDED, NOISE, PRIOR, TOTAL, log_joint, simulator
 
 
 def scored(seed, n, prior=PRIOR):
