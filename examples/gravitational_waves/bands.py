@@ -5,7 +5,7 @@ hundred nodes (heterodyning: Cornish 2010, arXiv:1007.4820; Zackay et al. 2018, 
 What a Gaussian likelihood needs of the strain is then its product with each node's hat function,
 and these products have a known, tridiagonal covariance. Its Cholesky factor whitens them: data of
 independent unit noise, from which a network learns and of which the likelihood is a sum of squares.
-Nodes are dense where the ratio can turn fast, at low frequencies (multibanding: Dax et al. 2024,
+Nodes are dense where ratios bend, at low frequencies (multibanding: Dax et al. 2024,
 arXiv:2407.09602).
 """
 
@@ -17,13 +17,14 @@ from collections.abc import Callable
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
+from scipy.ndimage import uniform_filter1d
 
-from examples.gravitational_waves.data import LOWEST, Segment
+from examples.gravitational_waves.data import Segment
 from jaxsbi.base import Array
 from jaxsbi.workarounds import register_dataclass
 
-SUN = 4.925490947641267e-6
-"""Of its mass, in seconds."""
+SMOOTH = 21
+"""Frequencies over which the examples' curvature is averaged: lines of the noise move no nodes."""
 
 
 @register_dataclass
@@ -54,25 +55,26 @@ class Bands:
         return diagonal * ratio + below * after
 
 
-def spread(
-    count: int, highest: float, chirp_masses: tuple[float, float], time: float
-) -> np.ndarray:
-    """Return nodes in Hz from 20 Hz on, dense where ratios of waveforms turn fast.
+def spread(count: int, segment: Segment, ratios: np.ndarray) -> np.ndarray:
+    """Return nodes in Hz on which example signals are all but linear.
+
+    What linear interpolation loses of a function's square integral is least where nodes are as
+    dense as the fifth root of its second derivative's square (equidistribution: de Boor 1974, Good
+    approximation by splines with variable knots II).
 
     Args:
         count: How many.
-        highest: The last one.
-        chirp_masses: Smallest and largest chirp mass in solar masses: at each frequency the time to
-            the merger differs between them.
-        time: Seconds by which the merger's time can differ.
+        segment: Its noise weighs the frequencies.
+        ratios: Examples of signals over the reference waveform at all frequencies, `(m, 2, n)`.
     """
-    frequency = np.linspace(LOWEST, highest, 20_000)
-    to_merger = [
-        5.0 / 256.0 * (SUN * mass) ** (-5.0 / 3.0) * (np.pi * frequency) ** (-8.0 / 3.0)
-        for mass in chirp_masses
-    ]
-    turns = np.cumsum(np.abs(to_merger[0] - to_merger[1]) / 2.0 + time)
-    return np.interp(np.linspace(turns[0], turns[-1], count), turns, frequency)
+    weight = 1.0 / segment.asd
+    size = np.sum(np.abs(ratios * weight) ** 2, axis=(1, 2))
+    bend = np.gradient(np.gradient(ratios, axis=2), axis=2) * weight
+    curvature = np.mean(np.sum(np.abs(bend) ** 2, axis=1) / size[:, None], axis=0)
+    density = uniform_filter1d(curvature, SMOOTH, mode="nearest") ** 0.2
+    # Somewhere signals end; nodes go on.
+    turns = np.cumsum(np.maximum(density, 1e-3 * np.max(density)))
+    return np.interp(np.linspace(turns[0], turns[-1], count), turns, segment.frequency)
 
 
 def compress(

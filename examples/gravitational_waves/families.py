@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from examples.gravitational_waves.bands import SUN
 from examples.gravitational_waves.ripple import (
     SpinWeightedY,
     convert_spins,
@@ -22,6 +21,8 @@ from examples.gravitational_waves.ripple import (
 from examples.gravitational_waves.waveforms import aligned, symmetric
 from jaxsbi.base import ONCE_OPTIONS, Array, Theta
 
+SUN = 4.925490947641267e-6
+"""Of its mass, in seconds."""
 MEGAPARSEC = 1.0292712503e14
 """In seconds."""
 MASS = 60.0

@@ -98,25 +98,27 @@ def volume(theta: Theta) -> Array:
     return jnp.log(theta["chirp_mass"]) + 0.4 * jnp.log1p(ratio) - 1.2 * jnp.log(ratio)
 
 
+def strain(frequency: Array, theta: Theta) -> Array:
+    """Return both detectors' noiseless strain for one set of published coordinates, `(2, n)`."""
+    turn = sidereal(EVENT) + 2.0 * jnp.pi * theta["time"] / SIDEREAL_DAY
+    sky = project(theta["ra"], jnp.arcsin(theta["sin_dec"]), theta["polarization"], turn)
+    polarizations = waveforms.precessing(frequency, _angles(theta))
+    return detected(frequency, *polarizations, sky, theta["time"])
+
+
 def likelihood(nodes: int = 160) -> Callable[[Theta], Array]:
     """Return the log-likelihood ratio on a heterodyned grid, a function of one parameter set."""
     segment = published_segment()
-    grid, data = bands.compress(
-        segment, bands.spread(nodes, segment.frequency[-1], (27.0, 35.0), 0.02), _reference
-    )
-    start = sidereal(EVENT)
+    draws = jax.vmap(lambda key: published_from(prior().sample(key)))
+    examples = draws(jax.random.split(jax.random.key(0), 64))
+    frequency = jnp.asarray(segment.frequency)
+    signals = jax.jit(lambda theta: jax.lax.map(lambda one: strain(frequency, one), theta))
+    ratios = np.asarray(signals(examples)) * np.conj(_reference(segment.frequency))
+    grid, data = bands.compress(segment, bands.spread(nodes, segment, ratios), _reference)
 
     def at(theta: Theta) -> Array:
-        frequency = jnp.asarray(grid.nodes, theta["mass1"].dtype)
-        sky = project(
-            theta["ra"],
-            jnp.arcsin(theta["sin_dec"]),
-            theta["polarization"],
-            start + 2.0 * jnp.pi * theta["time"] / SIDEREAL_DAY,
-        )
-        polarizations = waveforms.precessing(frequency, _angles(theta))
-        strain = detected(frequency, *polarizations, sky, theta["time"])
-        return marginal_ratio(jnp.asarray(data), grid.whiten(strain))
+        signal = strain(jnp.asarray(grid.nodes, theta["mass1"].dtype), theta)
+        return marginal_ratio(jnp.asarray(data), grid.whiten(signal))
 
     return at
 

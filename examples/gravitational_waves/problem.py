@@ -119,22 +119,15 @@ class Event:
         return jnp.reshape(spectrum, (2, -1)) @ jnp.asarray(self.knots, spectrum.dtype).T
 
 
-def observe(
-    segment: Segment,
-    *,
-    count: int = 112,
-    chirp_masses: tuple[float, float] = CHIRP_MASSES,
-    time: float = 0.5 * (TIMES[1] - TIMES[0]),
-) -> tuple[Event, dict[str, np.ndarray]]:
+def observe(segment: Segment, *, count: int = 144) -> tuple[Event, dict[str, np.ndarray]]:
     """Return the simulator for a segment of strain, and its data.
 
     Args:
         segment: From `data.segment`.
         count: Nodes of the grid.
-        chirp_masses: The range in which the grid must be fine enough.
-        time: Seconds by which the time of coalescence can differ from the middle of its prior.
     """
-    nodes = bands.spread(count, segment.frequency[-1], chirp_masses, time)
+    examples = full_strain(segment.frequency, _examples())
+    nodes = bands.spread(count, segment, examples * np.conj(_reference(segment.frequency)))
     grid, data = bands.compress(segment, nodes, _reference)
     share = np.log(nodes / nodes[0]) / np.log(nodes[-1] / nodes[0]) * (KNOTS - 1)
     knots = np.maximum(0.0, 1.0 - np.abs(share[:, None] - np.arange(KNOTS)[None]))
@@ -153,7 +146,10 @@ def turned(data: Array) -> Array:
 
 
 def full_strain(frequency: np.ndarray, theta: Theta) -> np.ndarray:
-    """Return both detectors' strain at any frequencies, in double precision, shape `(2, n)`."""
+    """Return both detectors' strain at any frequencies, in double precision, shape `(2, n)`.
+
+    Parameter sets, each leaf of shape `(m,)`, give `(m, 2, n)`.
+    """
     with jax.enable_x64(True):
         theta = {name: jnp.asarray(value, jnp.float64) for name, value in theta.items()}
         return np.asarray(_strain(jnp.asarray(frequency), theta, _sky()))
@@ -173,9 +169,8 @@ def mismatch(event: Event, segment: Segment, draws: Theta) -> np.ndarray:
         quiet = jnp.zeros(2 * KNOTS)
         model = jax.jit(lambda theta: event.signal(theta, quiet, event.source(theta)))
         found = []
-        for row in range(len(draws["time"])):
+        for row, strain in enumerate(full_strain(segment.frequency, draws)):
             theta = {name: jnp.asarray(values[row], float) for name, values in draws.items()}
-            strain = full_strain(segment.frequency, theta)
             _, seen = bands.compress(segment._replace(strain=strain), nodes, _reference)
             signal = np.asarray(model(theta))
             overlap = abs(np.vdot(signal, seen)) / np.linalg.norm(signal)
@@ -185,6 +180,8 @@ def mismatch(event: Event, segment: Segment, draws: Theta) -> np.ndarray:
 
 @jax.jit
 def _strain(frequency: Array, theta: Theta, sky: tuple[Array, ...]) -> Array:
+    if jnp.ndim(theta["time"]):
+        return jax.lax.map(lambda one: _strain(frequency, one, sky), theta)
     h = waveforms.aligned(frequency, theta) / theta["distance"]
     polarizations = waveforms.inclined(h, jnp.asarray(INCLINATION))
     return detected(frequency, *polarizations, sky, theta["time"])
@@ -194,6 +191,12 @@ def _sky() -> tuple[np.ndarray, ...]:
     with jax.enable_x64(True):
         angles = jnp.asarray([RA, DEC, POLARIZATION, sidereal(EVENT)])
         return tuple(np.asarray(a) for a in project(*angles))
+
+
+def _examples(count: int = 64) -> Theta:
+    """Return parameter sets all over the prior, the same ones in either precision."""
+    with jax.enable_x64(True):
+        return jax.vmap(prior().sample)(jax.random.split(jax.random.key(0), count))
 
 
 def _reference(frequency: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import ndtri
+from scipy.special import ndtri
 
 from jaxsbi.base import Array, Key, check_key
 from jaxsbi.samplers.chains import LogDensity
@@ -74,10 +74,10 @@ def nested(
         return finite_log_ratio(z[None], log_density(z)[None])[0]
 
     def evaluate(z: np.ndarray) -> float:
-        return max(float(log_likelihood(jnp.asarray(z))), _NOTHING)
+        return max(float(log_likelihood(z)), _NOTHING)
 
     def prior_transform(u: np.ndarray) -> np.ndarray:
-        return np.asarray(ndtri(np.clip(u, _EDGE, 1.0 - _EDGE)))
+        return ndtri(np.clip(u, _EDGE, 1.0 - _EDGE))
 
     key_points, key_seed = jax.random.split(key)
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key_seed)))
