@@ -71,9 +71,9 @@ def spread(count: int, segment: Segment, ratios: np.ndarray) -> np.ndarray:
     size = np.sum(np.abs(ratios * weight) ** 2, axis=(1, 2))
     bend = np.gradient(np.gradient(ratios, axis=2), axis=2) * weight
     curvature = np.mean(np.sum(np.abs(bend) ** 2, axis=1) / size[:, None], axis=0)
-    density = uniform_filter1d(curvature, SMOOTH, mode="nearest") ** 0.2
-    # Somewhere signals end; nodes go on.
-    turns = np.cumsum(np.maximum(density, 1e-3 * np.max(density)))
+    curvature = uniform_filter1d(curvature, SMOOTH, mode="nearest")
+    # Somewhere signals end; nodes go on, a thousandth as dense.
+    turns = np.cumsum(np.maximum(curvature, 1e-15 * np.max(curvature)) ** 0.2)
     return np.interp(np.linspace(turns[0], turns[-1], count), turns, segment.frequency)
 
 

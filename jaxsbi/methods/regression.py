@@ -21,6 +21,9 @@ regression is kept. Where posteriors have one width and shape for all data, to s
 most of the learning; where they do not, a flow learns better in the prior's own coordinates."""
 CLIP = 6.0
 """Standard deviations beyond which a number no longer moves the linear prediction."""
+FREE = 0.75
+"""Least share of the data sets that must be left over by the slopes: where these use most of them
+up, the score is noise and can choose residuals of almost nothing."""
 
 Linear = dict[str, Array]
 
@@ -58,9 +61,9 @@ def fit_linear(x: Array, z: Array) -> Linear:
         loss = jnp.sum(jnp.log(jnp.mean(residual**2, 0) + 1e-12)) - 2 * z.shape[1] * jnp.log(
             jnp.maximum(free, 1e-6)
         )
-        return loss
+        return jnp.where(free < FREE, jnp.inf, loss)
 
-    penalties = (jnp.mean(size) + 1e-6) * jnp.logspace(-6.0, 4.0, 31)
+    penalties = (jnp.mean(size) + 1e-6) * jnp.logspace(-6.0, 4.0, 31)[::-1]
     penalty = penalties[jnp.argmin(jax.lax.map(score, penalties))]
     weights = moment / (size + penalty)[:, None]
     slopes = (axes @ weights).T

@@ -177,6 +177,17 @@ def test_coordinates_of_the_sampler_are_the_published_ones(x64):
     np.testing.assert_allclose(both["mass_ratio"], theta["mass_ratio"])
 
 
+@pytest.mark.slow
+@pytest.mark.rank_promotion  # ripplegw's
+def test_the_grid_for_precessing_binaries_loses_nothing(measured, x64):
+    drawn = precessing.published_draws()
+    few = {name: jnp.asarray(values[:8]) for name, values in drawn.items()}
+    at = precessing.likelihood()
+    score = jax.jit(lambda theta: jax.lax.map(at, theta))
+    sure = {name: values[:8] for name, values in data.published().items()}
+    np.testing.assert_allclose(score(few), reference.published_ratios(sure), atol=0.1)
+
+
 def test_masses_have_the_published_volume(x64):
     rest = {name: 0.5 for name in ("cos_baseline", "around", "time_hanford")}
 

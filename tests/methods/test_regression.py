@@ -36,6 +36,21 @@ def test_noise_has_no_slopes():
     assert float(jnp.var(predicted)) < 0.05
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_hardly_more_rows_than_numbers_do_not_promise_a_precise_answer(seed):
+    keys = jax.random.split(jax.random.key(seed), 4)
+
+    def rows(key_z, key_x, n):
+        z = jax.random.normal(key_z, (n, 2))
+        return z[:, :1] + jnp.exp(0.5 * z[:, 1:]) * jax.random.normal(key_x, (n, 50)), z
+
+    found = jax.jit(fit_linear)(*rows(*keys[:2], 60))
+    x, z = rows(*keys[2:], 1000)
+    u, _ = jax.vmap(whiten, (None, 0, 0))(found, z, x)
+    # Of unit variance if the width is right; unpenalised slopes leave widths of almost nothing.
+    assert float(jnp.mean(u**2)) < 3.0
+
+
 def test_data_that_determine_a_parameter_leave_it_a_width():
     x = jax.random.normal(jax.random.key(4), (200, 1))
     found = jax.jit(fit_linear)(x, jnp.concatenate([x, -2.0 * x], 1))
