@@ -104,7 +104,8 @@ class Method(Protocol):
     and of the "posterior"). A method whose `init` and `loss` see data only through a fixed function
     has it as `prepare(x)`, which `fit` applies once, too. A method that gains from longer training
     than most says by `steps` how many optimiser steps `fit` aims at, and by `epochs` in how many
-    passes at most.
+    passes at most; one that learns exact numbers needs fewer `validation_rows` than `fit` holds
+    out of few simulations.
 
     Two functions are called on the host where a method has them: `check(simulations)` before a
     training, and `look_at(variables, prior, draws)` after draws were made, which may warn.

@@ -32,7 +32,7 @@ from jaxsbi.base import (
     Variables,
 )
 from jaxsbi.priors import Prior
-from jaxsbi.splitting import repeated, seen, split
+from jaxsbi.splitting import repeated, seen, split, usual_fraction
 from jaxsbi.training import Plan, TrainState
 from jaxsbi.windows import Stored, Windows, held_out, valid
 
@@ -57,7 +57,7 @@ def fit(
     batch_size: int | None = None,
     max_epochs: int | None = None,
     patience: int | None = None,
-    validation_fraction: float = 0.1,
+    validation_fraction: float | None = None,
     ensemble: int | None = None,
     refit: bool = False,
     initial: Posterior | None = None,
@@ -85,7 +85,8 @@ def fit(
         max_epochs: Passes over the training part; by default fewer for more simulations.
         patience: Stop after this many epochs without a better validation loss; by default 24;
             more for a method that wants long trainings.
-        validation_fraction: Share of the simulations held out.
+        validation_fraction: Share of the simulations held out; by default a tenth, of fewer than
+            200 more: up to a quarter, for a loss of a few rows says nothing.
         ensemble: Train this many members at once, each with its own initialisation, order of
             batches and stopping.
         refit: Train a second time, on all simulations and for as many epochs as were best, and
@@ -130,6 +131,8 @@ def fit(
     folder = checkpoints.folder_at(checkpoint)
     path, second = (checkpoints.file_in(folder, name) for name in ("training", "refit"))
     keys = jax.random.split(key, ensemble or 1)
+    if validation_fraction is None:
+        validation_fraction = usual_fraction(method, capacity or len(simulations))
     if not isinstance(simulations, Simulations):
         _check_stored(simulations, prior, refit, capacity)
         stream = (simulations, validation_fraction, jax.random.fold_in(key, STREAM))

@@ -14,6 +14,8 @@ from jaxsbi.priors import Prior
 
 PREPARED = 256
 """Data sets that a fixed summary reads at once."""
+VALIDATION_ROWS = 20
+"""Rows that validate at least, or a quarter of all."""
 
 
 def split(simulations: Simulations, fraction: float, prior: Prior) -> tuple[Simulations, int]:
@@ -31,6 +33,16 @@ def split(simulations: Simulations, fraction: float, prior: Prior) -> tuple[Simu
     # Draws are independent, so the last rows are as good a validation set as any; every member
     # and every method then sees the same one, and their losses can be compared.
     return rows, valid.size - _held_out(valid.size, fraction)
+
+
+def usual_fraction(method: Any, rows: int) -> float:
+    """Return the share of the simulations that validates unless the user says otherwise.
+
+    Early stopping by the loss of a few rows chooses narrow densities that happen to hold them.
+    A method that has no noise to learn says so by a smaller `validation_rows`.
+    """
+    least = getattr(method, "validation_rows", VALIDATION_ROWS)
+    return max(0.1, min(least, rows // 4) / max(rows, 1))
 
 
 def check_fraction(fraction: float) -> None:

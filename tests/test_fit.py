@@ -229,6 +229,20 @@ def test_a_method_says_how_long_it_needs():
     assert fit(**options).history.epochs == 200
 
 
+@pytest.mark.parametrize(("rows", "held_out"), [(20, 5), (60, 15), (100, 20), (200, 20)])
+def test_few_simulations_are_validated_by_more_of_them(rows, held_out):
+    @configuration
+    class Exact(Line):
+        validation_rows: ClassVar[int] = 2
+
+    few = SIMULATIONS[:rows]
+    options = {"batch_size": None, "max_epochs": 1}
+    assert fit(few, **options).history.num_simulations == (rows - held_out, held_out)
+    tenth = (rows - rows // 10, rows // 10)
+    assert fit(few, method=Exact(), **options).history.num_simulations == tenth
+    assert fit(few, validation_fraction=0.1, **options).history.num_simulations == tenth
+
+
 def test_members_of_an_ensemble_are_trained_and_stopped_apart():
     fitted = fit(optimizer=RISING, max_epochs=200, patience=8, ensemble=3)
     history = fitted.history

@@ -133,7 +133,7 @@ def test_invalid_draws_are_left_out_and_counted(tmp_path):
     assert np.all(np.isfinite(fitted.history.train_loss))
     assert abs(fitted.history.best_loss - fit(store.simulations()).history.best_loss) < 0.02
     alone = filled(tmp_path / "other", lambda key, theta: jnp.nan * simulator(key, theta), 128)
-    with pytest.raises(ValueError, match="at least 2 finite ones of 13 in the store, got 0"):
+    with pytest.raises(ValueError, match="at least 2 finite ones of 20 in the store, got 0"):
         fit(alone)
 
 

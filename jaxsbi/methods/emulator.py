@@ -108,6 +108,11 @@ class Emulator:
         """The most epochs that this may take."""
         return 5_000 if self.exact else 200
 
+    @property
+    def validation_rows(self) -> int:
+        """Rows that `fit` holds out at least: without noise, few tell what is learned."""
+        return 2 if self.exact else 20
+
     def check(self, simulations: Simulations) -> None:
         """Look at the simulations before training.
 
