@@ -221,7 +221,7 @@ def main(path: Path) -> None:
         }
         return dict(draws) | {f"info_{name}": np.asarray(value) for name, value in report.items()}
 
-    found = kept(path, made)
+    found = kept(path.with_suffix(".npz"), made)
     report = {name: found.pop(name) for name in list(found) if name.startswith("info_")}
     jsd = against_published(jax.random.key(1), found)
     numbers = {
