@@ -58,7 +58,7 @@ def posterior(exact: Theta, arrays: dict[str, np.ndarray], event: dict[str, Any]
         f"JSD to the exact posterior (nat)\n{'':>11}  network weighted\n{rows}\n\n"
         f"efficiency {event['efficiency']:.1%} (median of other sets {others:.1%})\n"
         f"{event['draws']:,} draws in {event['cpu_seconds']:.1f} s of CPU\n"
-        f"log-evidence ratio {event['log_evidence']:.2f} ± {event['log_evidence_error']:.2f}"
+        f"log-evidence ratio {event['log_evidence']:.3f} ± {event['log_evidence_error']:.3f}"
     )
     figure.text(0.98, 0.9, text, ha="right", va="top", family="monospace", fontsize=12)
     return figure
