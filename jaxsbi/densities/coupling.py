@@ -20,7 +20,7 @@ from jaxsbi.densities.base import (
     standard_normal_log_prob,
 )
 from jaxsbi.densities.conditioner import hidden_features, hidden_stack
-from jaxsbi.densities.elementwise import AffineSpline, spread
+from jaxsbi.densities.elementwise import AffineSpline
 from jaxsbi.densities.mixing import mix, mixing_stack, product, unmix
 from jaxsbi.networks import activations
 
@@ -89,7 +89,7 @@ class SplineCoupling(nn.Module):
         moved = dim - self.split
         last = jnp.concatenate([last, bias[:, None]], 1)
         last = jnp.reshape(last, (layers, hidden + 1, moved, -1))
-        stack["last"] = jnp.swapaxes(last, 1, 2)
+        stack["last"] = jnp.transpose(last, (0, 2, 3, 1))
         stack["shift"] = jnp.broadcast_to(jnp.eye(moved, dtype=last.dtype), (layers, moved, moved))
         if self.split:
             stack["first"] = self.param("first", normal, (layers, self.split, hidden))
@@ -114,13 +114,14 @@ class SplineCoupling(nn.Module):
         """Return raw parameters `(m, p)` and linear shifts `(m,)` of the m numbers to move."""
         h = layer["context"] + (fixed @ layer["first"] if self.split else 0.0)
         h = hidden_features(layer, h, activations.get(self.activation), self.dtype)
-        h = spread(jnp.concatenate([h, jnp.ones(1, h.dtype)]), layer["last"].shape[0])
-        # One product per number, a batch of them: a derivative of a single product would first
-        # have to bring the batch axis to the front, through the whole spline.
-        per_number: Any = (((1,), (1,)), ((0,), (0,)))
-        raw = jax.lax.dot_general(layer["last"], h, per_number)
+        raw = _per_number(layer["last"], jnp.concatenate([h, jnp.ones(1, h.dtype)]))
         shift = product(layer["shift"].T, jnp.concatenate([fixed, layer["shift_context"]]))
         return raw, SHIFT_GAIN * shift
+
+    def _join(self, fixed: Array, moved: Array) -> Array:
+        """Concatenate; products leave vmap's batch axis last, and stay out of the next fusion."""
+        place = jnp.eye(require_dim(self), dtype=moved.dtype)
+        return product(place[:, : self.split], fixed) + product(place[:, self.split :], moved)
 
     def to_noise(self, z: Array, context: Array) -> tuple[Array, Array]:
         """Map data `(d,)` to noise `(d,)`; also the log-determinant of the map (a scalar)."""
@@ -131,7 +132,7 @@ class SplineCoupling(nn.Module):
             fixed, moved = z[: self.split], z[self.split :]
             raw, shift = self._raw(layer, fixed)
             moved, log_det = self.transform.forward(raw, moved - shift)
-            return (jnp.concatenate([fixed, moved]), total + (jnp.sum(log_det) + mixed)), None
+            return (self._join(fixed, moved), total + (jnp.sum(log_det) + mixed)), None
 
         start = (z, jnp.zeros((), z.dtype))
         return jax.lax.scan(forward, start, self._layers(context), unroll=UNROLL)[0]
@@ -146,7 +147,7 @@ class SplineCoupling(nn.Module):
             fixed = u[: self.split]
             raw, shift = self._raw(layer, fixed)
             moved, log_det = self.transform.inverse(raw, product(keep, u))
-            u, mixed = unmix(layer, jnp.concatenate([fixed, moved + shift]))
+            u, mixed = unmix(layer, self._join(fixed, moved + shift))
             return (u, total + (jnp.sum(log_det) + mixed)), None
 
         start, layers = (u, jnp.zeros((), u.dtype)), self._layers(context)
@@ -166,6 +167,26 @@ class SplineCoupling(nn.Module):
     def distribution(self, context: Array) -> distrax.Distribution:
         """Return a distrax view; it must not leave the trace it was made in."""
         return View(self, context)
+
+
+@jax.custom_jvp
+def _per_number(weights: Array, h: Array) -> Array:
+    """Multiply features `(n,)` by weights `(m, p, n)`: raw parameters `(m, p)`.
+
+    Its derivative by the features is a batch of products, one per number. In reverse, that of a
+    single product would sum over two axes at once, for which XLA brings the batch axis of
+    `jax.vmap` to the front, through the whole derivative of the spline.
+    """
+    return jax.lax.dot_general(weights, h, (((2,), (0,)), ((), ())))
+
+
+@_per_number.defjvp
+def _per_number_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple:
+    (weights, h), (dweights, dh) = primals, tangents
+    dh = jnp.broadcast_to(dh, (weights.shape[0], *dh.shape))
+    one_each: Any = (((2,), (1,)), ((0,), (0,)))
+    moved = jax.lax.dot_general(weights, dh, one_each)
+    return _per_number(weights, h), _per_number(dweights, h) + moved
 
 
 def _orders(layers: int, dim: int) -> Any:

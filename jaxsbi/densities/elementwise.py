@@ -7,7 +7,8 @@ of zero give the identity. They are bounded so that float32 round trips hold for
 from __future__ import annotations
 
 import dataclasses
-import math
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -15,21 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsbi.base import Array
+from jaxsbi.densities import quadratic
+from jaxsbi.densities.quadratic import Bin
 
 MAX_LOGIT = 30.0
 """Raw widths and heights are cut here: exp(±30) has no overflow and lies beyond every floor."""
-
-
-def spread(x: Array, m: int) -> Array:
-    """Repeat `(n,)` along a new leading axis of `m`, as an outer product.
-
-    Under `jax.vmap` a product leaves the batch axis where it is, where a broadcast would move it
-    to the front; see `AffineSpline`.
-    """
-    none: tuple[int, ...] = ()
-    highest = jax.lax.Precision.HIGHEST
-    ones = jnp.ones(m, x.dtype)
-    return jax.lax.dot_general(ones, x, ((none, none), (none, none)), precision=highest)
 
 
 def row_product(rows: np.ndarray, x: Array) -> Array:
@@ -118,91 +109,85 @@ class AffineSpline:
         # The least width of a bin, in few enough bits that its multiples are exact.
         return round(0.3 * self.bound / self.knots * 2**16) / 2**16
 
-    _slope_floor = 0.02
+    @property
+    def _room(self) -> float:
+        # What the bins share beyond their least widths.
+        return 2.0 * self.bound - self.knots * self._step
 
-    def _unpack(self, raw: Array) -> tuple[Array, Array, Array, Array]:
-        """Return the affine part (d, 2), relative widths and heights (d, k), raw slopes."""
-        k = self.knots
-        affine, width, height, slope = jax.lax.split(raw, (2, k, k, k - 1), 1)
-        width = jnp.exp(jnp.clip(width, -MAX_LOGIT, MAX_LOGIT))
-        height = jnp.exp(jnp.clip(height, -MAX_LOGIT, MAX_LOGIT))
-        return affine, width, height, slope
-
-    def _select(self, position: Array, along: Array, other: Array, slope: Array) -> tuple:
-        """Return the bin of `position`: its two left knots, widths and end slopes, each `(d,)`."""
+    def _locate(self, position: Array, logits: Array) -> tuple[Array, Array]:
+        """Return, as zeros and ones `(d, k)`, the bins before `position` and the one it is in."""
         k, step = self.knots, self._step
-        room = 2.0 * self.bound - k * step
-        total, total_other = ordered_sum(along), ordered_sum(other)
+        along, position = jax.lax.stop_gradient((_relative(logits), position))
         # Knots in units of 1 / total are linear in the relative widths: the left end is zero, and
         # the right end lies out of reach, so that every position has a bin.
         index = np.arange(k + 1)
-        knots = room * (np.arange(k) < index[:, None]) + step * index[:, None]
+        knots = self._room * (np.arange(k) < index[:, None]) + step * index[:, None]
         knots[k] = 4.0 * self.bound
-        reach = row_product(knots, jax.lax.stop_gradient(along))
-        where = (position + self.bound) * total
-        where = row_product(np.ones(k), jax.lax.stop_gradient(where))
+        reach = row_product(knots, along)
+        where = row_product(np.ones(k), (position + self.bound) * ordered_sum(along))
         passed = (where >= reach[:, 1:]).astype(along.dtype)
-        here = (where >= reach[:, :-1]).astype(along.dtype) - passed
-        before = step * jnp.sum(passed, 1) - self.bound
+        return passed, (where >= reach[:, :-1]).astype(along.dtype) - passed
 
+    def _bin(self, raw: Sequence[Array], position: Array, *, inverted: bool) -> Bin:
+        """Return the bin of `position`, on the axis of widths or, inverted, that of heights."""
+        width, height, slope = raw
+        passed, here = self._locate(position, height if inverted else width)
+        before = self._step * jnp.sum(passed, 1) - self.bound
         # Both directions must find the same knots to the last bit, or a round trip through a flat
         # place multiplies the difference. Compilers may round a product that is added once or
         # twice, so there is none here that is not exact: quotients are added instead.
-        def knot(relative: Array, total: Array) -> tuple[Array, Array]:
-            unit = total / room
-            left = before + ordered_sum(relative * passed) / unit
-            return left, step + jnp.sum(relative * here, 1) / unit
-
-        # softplus(raw + offset) + floor is 1 at raw = 0, as at both ends.
-        offset = math.log(math.expm1(1.0 - self._slope_floor))
-
-        def pick(here: Array) -> Array:
-            return self._slope_floor + jax.nn.softplus(jnp.sum(slope * here, 1) + offset)
-
-        left, width = knot(along, total)
-        left_other, width_other = knot(other, total_other)
-        return left, left_other, width, width_other, pick(here[:, 1:]), pick(here[:, :-1])
+        (left, w), (lower, h) = (_shares(a, passed, here, self._room) for a in (width, height))
+        zero = np.zeros((), slope.dtype)
+        raw0, raw1 = (
+            jnp.sum(jax.lax.pad(slope, zero, ((0, 0, 0), ends)) * here, 1)
+            for ends in ((1, 0, 0), (0, 1, 0))
+        )
+        step = self._step
+        return Bin(before + left, before + lower, step + w, step + h, raw0, raw1)
 
     def forward(self, raw: Array, z: Array) -> tuple[Array, Array]:
         """Map data `z` `(d,)` with raw parameters `(d, p)` to noise; also log|du/dz| per number."""
-        affine, width, height, slopes = self._unpack(raw)
+        affine, *bins = jax.lax.split(raw, (2, k := self.knots, k, k - 1), 1)
         v, log_affine = Affine(self.max_log_scale).forward(affine, z)
         inside = jnp.abs(v) < self.bound
-        safe = jnp.clip(v, -self.bound, self.bound)
-        x0, y0, w, h, d0, d1 = self._select(safe, width, height, slopes)
-        t = jnp.clip((safe - x0) / w, 0.0, 1.0)
-        s = h / w
-        tt = t * (1.0 - t)
-        denominator = s + (d0 + d1 - 2.0 * s) * tt
-        u = y0 + h * (s * t * t + d0 * tt) / denominator
-        log_slope = self._log_slope(s, d0, d1, t, tt, denominator)
-        return jnp.where(inside, u, v), log_affine + inside.astype(u.dtype) * log_slope
+        safe = jax.lax.clamp(-self.bound, v, self.bound)
+        u, log_slope = quadratic.forward(safe, self._bin(bins, safe, inverted=False))
+        return jax.lax.select(inside, u, v), log_affine + inside.astype(u.dtype) * log_slope
 
     def inverse(self, raw: Array, u: Array) -> tuple[Array, Array]:
         """Map noise to data; also log|du/dz| (of the forward map) per number."""
-        affine, width, height, slopes = self._unpack(raw)
+        affine, *bins = jax.lax.split(raw, (2, k := self.knots, k, k - 1), 1)
         inside = jnp.abs(u) < self.bound
-        safe = jnp.clip(u, -self.bound, self.bound)
-        y0, x0, h, w, d0, d1 = self._select(safe, height, width, slopes)
-        s = h / w
-        y = safe - y0
-        curve = d0 + d1 - 2.0 * s
-        a = h * (s - d0) + y * curve
-        b = h * d0 - y * curve
-        c = -s * y
-        # The root without cancellation; the discriminant is positive up to rounding.
-        t = 2.0 * c / (-b - jnp.sqrt(jnp.maximum(b * b - 4.0 * a * c, 0.0)))
-        t = jnp.clip(t, 0.0, 1.0)
-        tt = t * (1.0 - t)
-        log_slope = self._log_slope(s, d0, d1, t, tt, s + curve * tt)
-        v = jnp.where(inside, x0 + t * w, u)
-        z, log_affine = Affine(self.max_log_scale).inverse(affine, v)
+        safe = jax.lax.clamp(-self.bound, u, self.bound)
+        v, log_slope = quadratic.inverse(safe, self._bin(bins, safe, inverted=True))
+        z, log_affine = Affine(self.max_log_scale).inverse(affine, jax.lax.select(inside, v, u))
         return z, log_affine + inside.astype(v.dtype) * log_slope
 
-    @staticmethod
-    def _log_slope(
-        s: Array, d0: Array, d1: Array, t: Array, tt: Array, denominator: Array
-    ) -> Array:
-        one = 1.0 - t
-        numerator = s * s * (d1 * t * t + 2.0 * s * tt + d0 * one * one)
-        return jnp.log(numerator / (denominator * denominator))
+
+def _relative(logits: Array) -> Array:
+    return jnp.exp(jax.lax.clamp(-MAX_LOGIT, logits, MAX_LOGIT))
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(3,))
+def _shares(logits: Array, passed: Array, here: Array, room: float) -> tuple[Array, Array]:
+    """Return the room that passed bins and this bin take of `room`, given logits `(d, k)`."""
+    relative = _relative(logits)
+    unit = ordered_sum(relative) / room
+    return ordered_sum(relative * passed) / unit, jnp.sum(relative * here, 1) / unit
+
+
+@_shares.defjvp
+def _shares_jvp(room: float, primals: tuple, tangents: tuple) -> tuple:
+    # Divided by the unit last, each sum's cotangent is one finished number per row before it is
+    # spread over k logits: compilers repeat there whatever else is left to do.
+    logits, passed, here = primals
+    before, share = _shares(logits, passed, here, room)
+    relative = _relative(logits)
+    unit = ordered_sum(relative) / room
+    free = (jnp.abs(logits) < MAX_LOGIT).astype(logits.dtype)
+    change = tangents[0] * (relative * free)
+    total = jnp.sum(change, 1) / unit
+    return (before, share), (
+        jnp.sum(change * passed, 1) / unit - total * (before / room),
+        jnp.sum(change * here, 1) / unit - total * (share / room),
+    )

@@ -294,3 +294,20 @@ def test_an_unknown_mixing_lists_the_known_ones(key):
     density = densities.SplineCoupling(mixing="shuffle", dim=2)
     with pytest.raises(ValueError, match=r"mixing: expected one of 'permute', 'linear', got"):
         density.init(key, jnp.zeros(2), jnp.zeros(CONTEXT), method="log_prob")
+
+
+def test_rule_of_the_couplings_product_is_that_of_the_product(key):
+    weights = jax.random.normal(key, (3, 4, 5))
+    features = jax.random.normal(jax.random.fold_in(key, 1), (2, 5))
+
+    def loss(product, weights, h):
+        return jnp.sum(jnp.sin(product(weights, h)))
+
+    def derivatives(product):
+        one = functools.partial(loss, product)
+        gradient = jax.vmap(jax.grad(one, (0, 1)), (None, 0))(weights, features)
+        return gradient, jax.vmap(jax.hessian(one, 1), (None, 0))(weights, features)
+
+    rule = coupling._per_number
+    for a, b in zip(*map(jax.tree.leaves, map(derivatives, (rule, rule.fun))), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
