@@ -54,17 +54,15 @@ def main() -> None:
     parser.add_argument("--figure", type=Path)
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    rows, errors = [], {}
-    for family in ("IMRPhenomD", "IMRPhenomPv2"):
-        fitted, row, errors[family] = one_family(options.folder, family, options.runs)
-        rows.append(row)
-        first = fitted if family == "IMRPhenomD" else first
+    names = ("IMRPhenomD", "IMRPhenomPv2")
+    learned = {name: one_family(options.folder, name, options.runs) for name in names}
+    first = learned["IMRPhenomD"][0]
     steps = {
         "stages": lambda: two_stages(options.folder, first),
         "costs": lambda: cost(first),
         "posterior": lambda: surrogate_posterior.change(jax.random.key(7), first),
     }
-    found: dict[str, Any] = {"rows": rows, "commits": {}}
+    found: dict[str, Any] = {"rows": [row for _, row, _ in learned.values()], "commits": {}}
     for name, make in steps.items():
         part = files.kept(
             options.folder / f"{name}.json",
@@ -74,6 +72,7 @@ def main() -> None:
     if options.out:
         write(options.out, found)
     if options.figure:
+        errors = {name: each for name, (*_, each) in learned.items()}
         figure = draw(errors, found["stages"], found["costs"])
         figure.savefig(options.figure, dpi=110)
 

@@ -39,11 +39,26 @@ class Emulated:
     variables: Any = leaf()
     prior: Prior = leaf()
 
+    @property
+    def transform(self) -> transforms.Transform:
+        """The form in which it has learned."""
+        return getattr(self.method, "method", self.method).transform
+
+    def outputs(self, theta: Theta) -> Data:
+        """Return what is predicted at one parameter set, in the form in which it was learned."""
+        each = members(self.method, self.variables, self.prior, theta)
+        return jax.tree.map(lambda a: jnp.mean(a, 0), each)
+
     def __call__(self, theta: Theta) -> Data:
         """Return the data set predicted at one parameter set."""
-        each = members(self.method, self.variables, self.prior, theta)
-        mean = jax.tree.map(lambda a: jnp.mean(a, 0), each)
-        return transforms.inverse(getattr(self.method, "method", self.method).transform, mean)
+        return transforms.inverse(self.transform, self.outputs(theta))
+
+
+def in_form(approximation: Any, transform: transforms.Transform, theta: Theta) -> Data:
+    """Return an approximation at one parameter set, in the form in which outputs are learned."""
+    if isinstance(approximation, Emulated) and approximation.transform == transform:
+        return approximation.outputs(theta)
+    return transforms.forward(transform, approximation(theta))
 
 
 def members(method: Any, variables: Any, prior: Prior, theta: Theta) -> Data:

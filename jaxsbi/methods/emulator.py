@@ -227,7 +227,7 @@ class Emulator:
 
     def _known(self, prior: Prior, z: Array) -> Data:
         """Return the approximation, as outputs are learned."""
-        return transforms.forward(self.transform, self.approximation(prior.from_latent(z)))
+        return approximations.in_form(self.approximation, self.transform, prior.from_latent(z))
 
     def _unknown(self, prior: Prior, z: Array, x: Data) -> Data:
         """Return what there is to learn of one data set."""

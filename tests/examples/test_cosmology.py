@@ -141,7 +141,7 @@ def test_both_roads_meet_the_exact_posterior(line, example):
     means, spread = exact_moments(likelihood)
     emulator = example("emulators").of_bins(jax.random.key(2), prior, simulations, steps=800)
     chains, report = two_ways.by_mcmc(
-        jax.random.key(3), emulator, likelihood, chains=4, warmup=200, steps=500
+        jax.random.key(3), emulator, likelihood.data, chains=4, warmup=200, steps=500
     )
     assert report["r_hat"] < 1.02
     compressed = learned.summaries(simulations.theta, simulations.x)

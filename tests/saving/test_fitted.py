@@ -62,7 +62,10 @@ METHODS = {
         sampler=SIR,
     ),
     "emulator of an approximation's error": jaxsbi.emulator(
-        network=networks.MLP(4), approximation=LINE, noise=noise.gaussian(jnp.eye(3)), sampler=SIR
+        network=networks.MLP(4),
+        approximation=LINE,
+        noise=noise.gaussian(9 * jnp.eye(3)),
+        sampler=SIR,
     ),
     "fmpe": jaxsbi.fmpe(field=FIELD, sampler=ODE),
     "npse": jaxsbi.npse(field=FIELD, sampler=fields.sde(steps=2, density=ODE)),
