@@ -40,7 +40,7 @@ def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--budgets", type=lambda s: [int(n) for n in s.split(",")], default=BUDGETS)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="JSON; rows that are there are not made again")
     parser.add_argument("--figure", type=Path, help="percentiles of the errors, as PNG")
     options = parser.parse_args()
     test = runs(spectrum, 1_000, 99)
@@ -87,9 +87,16 @@ def runs(simulator: Callable[..., Any], n: int, seed: int) -> jaxsbi.Simulations
     return jaxsbi.simulate(jax.random.key(seed), PRIOR, simulator, n, progress=False)
 
 
-def fit(rows: jaxsbi.Simulations, seed: int = 0, network: Any = None, **options: Any) -> Any:
+def fit(
+    rows: jaxsbi.Simulations,
+    seed: int = 0,
+    network: Any = None,
+    approximation: Any = None,
+    **options: Any,
+) -> Any:
     """Train an emulator of logarithms, with the defaults otherwise."""
-    method = jaxsbi.emulator(network=network, components=16, transform="log", exact=True)
+    about = {"network": network, "approximation": approximation}
+    method = jaxsbi.emulator(components=16, transform="log", exact=True, **about)
     return jaxsbi.fit(jax.random.key(seed), method, PRIOR, rows, progress=False, **options)
 
 
@@ -141,14 +148,20 @@ def trust(members: Any, test: jaxsbi.Simulations) -> dict[str, Any]:
 
 
 def two_stages(test: jaxsbi.Simulations) -> list[dict[str, Any]]:
-    """Return errors after 50 exact runs, alone and after 1,000 of a cheap approximation."""
+    """Return errors after 50 exact runs, alone and after 1,000 of a cheap approximation.
+
+    After these the emulator is trained on, or its error is learned; or that of the cheap simulator
+    itself, without an emulator of it.
+    """
     first, few = fit(runs(cheap, 1_000, 3)), runs(spectrum, 50, 4)
     rows = [record("cheap approximation only", first, test, runs=0, cheap_runs=1_000)]
     rows.append(record("exact runs only", fit(few), test, runs=50))
-    second = fit(few, initial=first.posterior)
-    rows.append(
-        record("cheap approximation, then exact runs", second, test, runs=50, cheap_runs=1_000)
-    )
+    for what, cheap_runs, options in (
+        ("cheap approximation, trained on", 1_000, {"initial": first.posterior}),
+        ("cheap approximation, its error", 1_000, {"approximation": first}),
+        ("cheap simulator, its error", 0, {"approximation": lambda theta: cheap(None, theta)}),
+    ):
+        rows.append(record(what, fit(few, **options), test, runs=50, cheap_runs=cheap_runs))
     return rows
 
 

@@ -91,20 +91,17 @@ def one_family(folder: Path, family: str, n: int) -> tuple[Fitted, dict[str, Any
 def two_stages(folder: Path, first: Fitted) -> list[dict[str, Any]]:
     """Return records of surrogates of few waveforms of a second family.
 
-    They learn alone, go on from a first surrogate, of the other family, or learn its error; by the
-    default network and by a deeper one. The first surrogate is also measured as it is.
+    They learn alone, go on from a first surrogate, of the other family, or learn its error. The
+    first surrogate is also measured as it is.
     """
     family, prior = "IMRPhenomXAS", surrogate.ALIGNED
     many = runs(folder, family, prior, max(FEW) + TEST)
     test = many[max(FEW) :]
     rows = [record("first", 0, first, mismatches(first, test))]
-    deeper = {"network": jaxsbi.networks.MLP(128, 128, 128)}
     ways: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         "alone": ({}, {}),
         "initial": ({}, {"initial": first.posterior}),
         "approximation": ({"approximation": first}, {}),
-        "alone, MLP": (deeper, {}),
-        "approximation, MLP": (deeper | {"approximation": first}, {}),
     }
     for n in FEW:
         for way, (about, options) in ways.items():
@@ -113,7 +110,7 @@ def two_stages(folder: Path, first: Fitted) -> list[dict[str, Any]]:
                 key, few = jax.random.key(2), many[:n]
                 return surrogate.train(key, prior, few, about, refit=True, **options)
 
-            fitted = kept(folder / f"{way}-{n}".replace(", ", "-"), make)
+            fitted = kept(folder / f"{way}-{n}", make)
             rows.append(record(way, n, fitted, mismatches(fitted, test)))
     return rows
 
