@@ -73,8 +73,10 @@ def test_two_stages():
     first = fit(road(), rows_of(cheap, 500, 2), batch_size=64, max_epochs=300)
     test, few = rows_of(exact, 500, 9, NARROW), rows_of(exact, 30, 1, NARROW)
     corrected = error(of(fit(road(first), few, NARROW)), test)
-    assert corrected < 0.2 * error(of(fit(road(), few, NARROW)), test)
-    assert corrected < 0.2 * error(of(first), test)
+    assert corrected < 0.5 * error(of(fit(road(), few, NARROW)), test)
+    assert corrected < 0.25 * error(of(first), test)
+    # What is left is what the first one does not know of the cheap runs.
+    assert corrected < 1.5 * error(of(first), rows_of(cheap, 500, 9, NARROW))
 
 
 def test_nothing_is_to_be_learned_of_what_is_right():
