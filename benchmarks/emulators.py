@@ -10,6 +10,7 @@ wiggles) at 200 wavenumbers. Errors are relative, over 1,000 fresh runs.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,7 @@ import numpyro.distributions as dist
 
 import jaxsbi
 from benchmarks.clock import twice
-from benchmarks.environment import write
+from benchmarks.environment import environment, write
 
 K = jnp.logspace(-3.0, 0.5, 200)
 PRIOR = jaxsbi.Prior(
@@ -40,19 +41,50 @@ def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--budgets", type=lambda s: [int(n) for n in s.split(",")], default=BUDGETS)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="rows that are there are not made again")
     parser.add_argument("--figure", type=Path, help="percentiles of the errors, as PNG")
     options = parser.parse_args()
-    test = runs(spectrum, 1_000, 99)
-    rows, fitted = accuracy(options.budgets, test)
-    rows += [*two_stages(test), *active(test)]
-    if options.out:
-        write(options.out, {"rows": rows})
+    table = Table(options.out, runs(spectrum, 1_000, 99))
+    two_stages(table)
+    members = accuracy(options.budgets, table)
+    active(table)
     if options.figure:
-        figure = jaxsbi.plots.emulator_errors(predictions(fitted, test), test.x, at=K)
+        found = predictions(members(), table.test)
+        figure = jaxsbi.plots.emulator_errors(found, table.test.x, at=K)
         (axes,) = figure.axes
         axes.set(xlabel="wavenumber k", xscale="log")
         figure.savefig(options.figure, dpi=120)
+
+
+class Table:
+    """The rows of the results, written down one after another."""
+
+    def __init__(self, path: Path | None, test: jaxsbi.Simulations) -> None:
+        self.path, self.test = path, test
+        there = path is not None and path.is_file()
+        self.rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path and there else []
+
+    def add(
+        self,
+        what: str,
+        make: Callable[[], Any],
+        measure: Callable[[Any, Any], dict[str, Any]] | None = None,
+        **about: Any,
+    ) -> None:
+        """Train and score an emulator, unless its row is there."""
+        row = {"what": what, **about}
+        if any(all(old.get(name) == row[name] for name in row) for old in self.rows):
+            return
+        fitted = make()
+        row |= scores(fitted, self.test)
+        row |= {} if measure is None else measure(fitted, self.test)
+        history = fitted.history
+        row["fit_seconds"] = round(history.compile_seconds + history.run_seconds, 1)
+        row["commit"] = environment()["commit"]
+        self.rows.append(row)
+        print(json.dumps(row), flush=True)
+        if self.path:
+            write(self.path, {"rows": self.rows})
 
 
 def spectrum(key: Any, theta: dict[str, Any]) -> Any:
@@ -87,9 +119,16 @@ def runs(simulator: Callable[..., Any], n: int, seed: int) -> jaxsbi.Simulations
     return jaxsbi.simulate(jax.random.key(seed), PRIOR, simulator, n, progress=False)
 
 
-def fit(rows: jaxsbi.Simulations, seed: int = 0, network: Any = None, **options: Any) -> Any:
+def fit(
+    rows: jaxsbi.Simulations,
+    seed: int = 0,
+    network: Any = None,
+    approximation: Any = None,
+    **options: Any,
+) -> Any:
     """Train an emulator of logarithms, with the defaults otherwise."""
-    method = jaxsbi.emulator(network=network, components=16, transform="log", exact=True)
+    about = {"network": network, "approximation": approximation}
+    method = jaxsbi.emulator(components=16, transform="log", exact=True, **about)
     return jaxsbi.fit(jax.random.key(seed), method, PRIOR, rows, progress=False, **options)
 
 
@@ -104,27 +143,16 @@ def scores(fitted: Any, test: jaxsbi.Simulations) -> dict[str, float]:
     return {f"p{p}": float(f"{np.percentile(error, p):.3g}") for p in (50, 68, 95, 99)}
 
 
-def record(what: str, fitted: Any, test: jaxsbi.Simulations, **more: Any) -> dict[str, Any]:
-    """Return and print one row."""
-    seconds = round(fitted.history.compile_seconds + fitted.history.run_seconds, 1)
-    row = {"what": what, **more, **scores(fitted, test), "fit_seconds": seconds}
-    print(json.dumps(row), flush=True)
-    return row
-
-
-def accuracy(budgets: Any, test: jaxsbi.Simulations) -> tuple[list[dict[str, Any]], Any]:
-    """Return the errors of one emulator and of an ensemble, and the last ensemble."""
-    rows, members = [], None
+def accuracy(budgets: Any, table: Table) -> Callable[[], Any]:
+    """Add the errors of one emulator and of an ensemble; return what makes the last ensemble."""
+    plain = jaxsbi.networks.MLP(128, 128)
     for n in budgets:
         training = runs(spectrum, n, 1)
-        plain = jaxsbi.networks.MLP(128, 128)
-        rows.append(record("default", fit(training), test, runs=n))
-        rows.append(record("MLP(128, 128)", fit(training, network=plain), test, runs=n))
-        members = fit(training, ensemble=MEMBERS)
-        rows.append(
-            record("ensemble", members, test, runs=n, members=MEMBERS, **trust(members, test))
-        )
-    return rows, members
+        members = functools.cache(functools.partial(fit, training, ensemble=MEMBERS))
+        table.add("default", functools.partial(fit, training), runs=n)
+        table.add("MLP(128, 128)", functools.partial(fit, training, network=plain), runs=n)
+        table.add("ensemble", members, trust, runs=n, members=MEMBERS)
+    return members
 
 
 def trust(members: Any, test: jaxsbi.Simulations) -> dict[str, Any]:
@@ -140,30 +168,48 @@ def trust(members: Any, test: jaxsbi.Simulations) -> dict[str, Any]:
     return within | {"seconds_of_1000_predictions": seconds}
 
 
-def two_stages(test: jaxsbi.Simulations) -> list[dict[str, Any]]:
-    """Return errors after 50 exact runs, alone and after 1,000 of a cheap approximation."""
-    first, few = fit(runs(cheap, 1_000, 3)), runs(spectrum, 50, 4)
-    rows = [record("cheap approximation only", first, test, runs=0, cheap_runs=1_000)]
-    rows.append(record("exact runs only", fit(few), test, runs=50))
-    second = fit(few, initial=first.posterior)
-    rows.append(
-        record("cheap approximation, then exact runs", second, test, runs=50, cheap_runs=1_000)
-    )
-    return rows
+def two_stages(table: Table) -> None:
+    """Add errors after 50 exact runs, alone and after 1,000 of a cheap approximation.
+
+    After these the emulator is trained on, or its error is learned; or that of the cheap simulator
+    itself, without an emulator of it.
+    """
+    few = runs(spectrum, 50, 4)
+    first = functools.cache(lambda: fit(runs(cheap, 1_000, 3)))
+    table.add("cheap approximation only", first, runs=0, cheap_runs=1_000)
+    table.add("exact runs only", lambda: fit(few), runs=50)
+    for what, cheap_runs, make in (
+        ("cheap, then exact runs", 1_000, lambda: fit(few, initial=first().posterior)),
+        ("error of the emulated cheap runs", 1_000, lambda: fit(few, approximation=first())),
+        ("error of the cheap simulator", 0, lambda: fit(few, approximation=known)),
+    ):
+        table.add(what, make, runs=50, cheap_runs=cheap_runs)
 
 
-def active(test: jaxsbi.Simulations) -> list[dict[str, Any]]:
-    """Return errors of ensembles from 100 runs and 100 more: chosen, or drawn from the prior."""
-    rows = []
+def known(theta: dict[str, Any]) -> Any:
+    """Return the cheap approximation as a function of the parameters."""
+    return cheap(None, theta)
+
+
+def active(table: Table) -> None:
+    """Add errors of ensembles from 100 runs and 100 more: chosen, or drawn from the prior."""
     for seed in (5, 6):
         start = runs(spectrum, 100, seed)
-        members = fit(start, ensemble=3, capacity=200)
-        theta = jaxsbi.acquire(jax.random.key(seed), members, 100)
-        chosen = jaxsbi.from_arrays(theta, jax.vmap(lambda t: spectrum(None, t))(theta))
-        for what, more in (("chosen", chosen), ("random", runs(spectrum, 100, 10 + seed))):
-            found = fit(start.join(more), ensemble=3)
-            rows.append(record(f"{what} second hundred", found, test, runs=200, seed=seed))
-    return rows
+
+        def more(seed: int = seed, start: Any = start) -> jaxsbi.Simulations:
+            members = fit(start, ensemble=3, capacity=200)
+            theta = jaxsbi.acquire(jax.random.key(seed), members, 100)
+            return jaxsbi.from_arrays(theta, jax.vmap(lambda t: spectrum(None, t))(theta))
+
+        def random(seed: int = seed) -> jaxsbi.Simulations:
+            return runs(spectrum, 100, 10 + seed)
+
+        for what, second in (("chosen", more), ("random", random)):
+
+            def both(start: Any = start, second: Any = second) -> Any:
+                return fit(start.join(second()), ensemble=3)
+
+            table.add(f"{what} second hundred", both, runs=200, seed=seed)
 
 
 if __name__ == "__main__":

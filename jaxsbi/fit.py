@@ -93,7 +93,8 @@ def fit(
             keep its last variables. The history is that of the first training, with the seconds
             of both.
         initial: A posterior to go on from: what it has learned is where training starts, and its
-            data statistics are kept. It must be of the same method, prior and `ensemble`.
+            data statistics are kept. It must be of the same method, prior and `ensemble`. (An
+            emulator can learn another one's error instead: `emulator(approximation=…)`.)
         capacity: Train as if there were this many simulations, by repeating those there are: one
             compiled program then serves data that grow from fit to fit.
         checkpoint: A folder in which the training is written down every 20 seconds and at its end,

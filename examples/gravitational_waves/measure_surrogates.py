@@ -4,7 +4,8 @@
         --out benchmarks/results/surrogates.json \
         --figure examples/gravitational_waves/surrogates.png
 
-Waveforms and surrogates are kept in the folder, and not made again if they are there.
+Waveforms, surrogates and each step's results are kept in the folder, and not made again if they
+are there.
 """
 
 from __future__ import annotations
@@ -21,8 +22,15 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxsbi
-from benchmarks.environment import write
-from examples.gravitational_waves import data, families, mismatch, surrogate, surrogate_posterior
+from benchmarks.environment import environment, write
+from examples.gravitational_waves import (
+    data,
+    families,
+    files,
+    mismatch,
+    surrogate,
+    surrogate_posterior,
+)
 from examples.gravitational_waves.surrogate_figure import draw
 from jaxsbi.base import Array, Fitted, Simulations, Theta
 
@@ -46,45 +54,64 @@ def main() -> None:
     parser.add_argument("--figure", type=Path)
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    first, row, errors = one_family(options.folder, "IMRPhenomD", options.runs)
-    rows, found = [row], {"IMRPhenomD": errors}
-    _, row, found["IMRPhenomPv2"] = one_family(options.folder, "IMRPhenomPv2", options.runs)
-    rows += [row, *two_stages(options.folder, first)]
-    costs = cost(first)
-    posterior = surrogate_posterior.change(jax.random.key(7), first)
-    print(json.dumps({"costs": costs, "posterior": posterior}), flush=True)
+    names = ("IMRPhenomD", "IMRPhenomPv2")
+    learned = {name: one_family(options.folder, name, options.runs) for name in names}
+    first = learned["IMRPhenomD"][0]
+    steps = {
+        "stages": lambda: two_stages(options.folder, first),
+        "costs": lambda: cost(first),
+        "posterior": lambda: surrogate_posterior.change(jax.random.key(7), first),
+    }
+    found: dict[str, Any] = {"rows": [row for _, row, _ in learned.values()], "commits": {}}
+    for name, make in steps.items():
+        part = files.kept(
+            options.folder / f"{name}.json",
+            lambda make=make: {"found": make(), "commit": environment()["commit"]},
+        )
+        found[name], found["commits"][name] = part["found"], part["commit"]
     if options.out:
-        write(options.out, {"rows": rows, "costs": costs, "posterior": posterior})
+        write(options.out, found)
     if options.figure:
-        draw(found, rows, costs).savefig(options.figure, dpi=110)
+        errors = {name: each for name, (*_, each) in learned.items()}
+        figure = draw(errors, found["stages"], found["costs"])
+        figure.savefig(options.figure, dpi=110)
 
 
 def one_family(folder: Path, family: str, n: int) -> tuple[Fitted, dict[str, Any], np.ndarray]:
     """Train a surrogate of `n` waveforms, and return it, its record, and its mismatches."""
     prior = surrogate.PRECESSING if family == "IMRPhenomPv2" else surrogate.ALIGNED
     rows = runs(folder, family, prior, n + TEST)
-    fitted = kept(folder / f"{family}-{n}", lambda: train(1, prior, rows[:n]))
+    fitted = kept(
+        folder / f"{family}-{n}", lambda: surrogate.train(jax.random.key(1), prior, rows[:n])
+    )
     errors = mismatches(fitted, rows[n:])
     return fitted, record(family, n, fitted, errors), errors
 
 
 def two_stages(folder: Path, first: Fitted) -> list[dict[str, Any]]:
-    """Return records of surrogates of few waveforms of a second family: alone, and after a first.
+    """Return records of surrogates of few waveforms of a second family.
 
-    The first surrogate, of the other family, is also measured as it is.
+    They learn alone, go on from a first surrogate, of the other family, or learn its error. The
+    first surrogate is also measured as it is.
     """
     family, prior = "IMRPhenomXAS", surrogate.ALIGNED
     many = runs(folder, family, prior, max(FEW) + TEST)
     test = many[max(FEW) :]
-    rows = [record("IMRPhenomD, seen by IMRPhenomXAS", 0, first, mismatches(first, test))]
+    rows = [record("first", 0, first, mismatches(first, test))]
+    ways: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+        "alone": ({}, {}),
+        "initial": ({}, {"initial": first.posterior}),
+        "approximation": ({"approximation": first}, {}),
+    }
     for n in FEW:
-        few = many[:n]
-        alone = kept(folder / f"alone-{n}", lambda few=few: train(2, prior, few))
-        rows.append(record(family, n, alone, mismatches(alone, test)))
-        both = kept(
-            folder / f"after-{n}", lambda few=few: train(2, prior, few, initial=first.posterior)
-        )
-        rows.append(record("IMRPhenomD, then " + family, n, both, mismatches(both, test)))
+        for way, (about, options) in ways.items():
+
+            def make(n=n, about=about, options=options) -> Fitted:
+                key, few = jax.random.key(2), many[:n]
+                return surrogate.train(key, prior, few, about, refit=True, **options)
+
+            fitted = kept(folder / f"{way}-{n}", make)
+            rows.append(record(way, n, fitted, mismatches(fitted, test)))
     return rows
 
 
@@ -139,11 +166,6 @@ def runs(folder: Path, family: str, prior: jaxsbi.Prior, n: int) -> Simulations:
         theta = {name: file[f"theta_{name}"] for name in prior.names}
         x = {name: file[name] for name in file.files if not name.startswith("theta_")}
     return jaxsbi.from_arrays(theta, x)
-
-
-def train(seed: int, prior: jaxsbi.Prior, rows: Simulations, **options: Any) -> Fitted:
-    """Train a surrogate."""
-    return surrogate.train(jax.random.key(seed), prior, rows, **options)
 
 
 def kept(path: Path, make: Callable[[], Fitted]) -> Fitted:

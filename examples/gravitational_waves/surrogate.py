@@ -113,10 +113,16 @@ def draw(key: Key, prior: jaxsbi.Prior, n: int) -> Theta:
     return jax.vmap(prior.sample)(jax.random.split(key, n))
 
 
-def train(key: Key, prior: jaxsbi.Prior, rows: Simulations, **options: Any) -> Fitted:
-    """Learn a surrogate from runs; `options` are those of `jaxsbi.fit`."""
+def train(
+    key: Key,
+    prior: jaxsbi.Prior,
+    rows: Simulations,
+    about: dict[str, Any] | None = None,
+    **options: Any,
+) -> Fitted:
+    """Learn a surrogate from runs; `about` is of `jaxsbi.emulator`, `options` of `jaxsbi.fit`."""
     forms = {name: "amplitude_phase" for name in ("h", "tilt") if name in rows.x}
-    method = jaxsbi.emulator(components=COMPONENTS, transform=forms, exact=True)
+    method = jaxsbi.emulator(components=COMPONENTS, transform=forms, exact=True, **(about or {}))
     return jaxsbi.fit(key, method, prior, rows, progress=False, **options)
 
 

@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 
-def draw(errors: dict[str, np.ndarray], rows: list[dict], costs: list[dict]) -> Any:
+def draw(errors: dict[str, np.ndarray], stages: list[dict], costs: list[dict]) -> Any:
     """Return a figure: mismatches, training in two stages, and cost."""
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(10.5, 3.2), layout="constrained")
     bins = np.logspace(-8, -1, 43)
@@ -16,14 +16,18 @@ def draw(errors: dict[str, np.ndarray], rows: list[dict], costs: list[dict]) -> 
         left.hist(np.maximum(values, 1e-8), bins, histtype="step", lw=1.6, label=family)
     left.axvline(1e-3, color="0.5", lw=1, ls=":")
     left.set(xscale="log", xlabel="mismatch", ylabel="test waveforms")
-    for what, line in (("IMRPhenomXAS", "o--"), ("IMRPhenomD, then IMRPhenomXAS", "s-")):
-        some = [row for row in rows if row["what"] == what]
-        label = "alone" if line[0] == "o" else "after IMRPhenomD"
+    labels = {
+        "alone": ("alone", "o--"),
+        "initial": ("from IMRPhenomD on", "^:"),
+        "approximation": ("error of IMRPhenomD", "s-"),
+    }
+    for what, (label, line) in labels.items():
+        some = [row for row in stages if row["what"] == what]
         middle.plot([r["waveforms"] for r in some], [r["p50"] for r in some], line, label=label)
     middle.set(
         xscale="log", yscale="log", xlabel="IMRPhenomXAS waveforms", ylabel="median mismatch"
     )
-    counts = sorted({row["waveforms"] for row in rows if row["what"] == "IMRPhenomXAS"})
+    counts = sorted({row["waveforms"] for row in stages if row["what"] == "alone"})
     middle.set_xticks(counts, [str(n) for n in counts])
     middle.set_xticks([], minor=True)
     for name, line in (("ripplegw", "o--"), ("surrogate", "s-")):

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
-import jax
-
 from jaxsbi.base import Array, Data, Key, Simulations, Theta, Variables, configuration, leaf
+from jaxsbi.methods.fixed import fixed
 from jaxsbi.priors import Prior
 
 
@@ -59,21 +57,6 @@ class Frozen:
         raise AttributeError(name)
 
 
-@configuration
-class Fixed:
-    """A function of one data set that has nothing to train, as a pytree.
-
-    Attributes:
-        function: The function; traced once per function object.
-    """
-
-    function: Callable[[Data], Data]
-
-    def __call__(self, x: Data) -> Data:
-        """Return the function's result."""
-        return self.function(x)
-
-
 def frozen(method: Any, summary: Any) -> Frozen:
     """Return a road that is trained on summaries, and whose posterior reads the data.
 
@@ -93,5 +76,4 @@ def frozen(method: Any, summary: Any) -> Frozen:
             "summary: expected jaxsbi.compression.summary(posterior), or a function of one data "
             f"set, got {type(summary).__name__}."
         )
-    is_pytree = not jax.tree_util.all_leaves([summary])
-    return Frozen(method=method, summary=summary if is_pytree else Fixed(function=summary))
+    return Frozen(method=method, summary=fixed(summary))

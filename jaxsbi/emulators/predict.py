@@ -12,6 +12,7 @@ import numpy as np
 from jaxsbi import transforms
 from jaxsbi.base import Data, Fitted, Posterior, Theta, is_concrete
 from jaxsbi.methods import Emulator, Ensemble
+from jaxsbi.methods.approximation import members as _members
 from jaxsbi.methods.reach import training_range as _training_range
 from jaxsbi.methods.reach import warn_outside
 
@@ -57,12 +58,7 @@ def emulate_with_error(fitted: Fitted | Posterior, theta: Mapping[str, Any]) -> 
 
 def members(posterior: Posterior, theta: Theta) -> Data:
     """Return what each member predicts, in the form it is learned in, with a leading axis."""
-    z = posterior.prior.to_latent(theta)
-    method = posterior.method
-    if isinstance(method, Ensemble):
-        return jax.vmap(lambda v: method.method.outputs(v, z))(posterior.variables)
-    assert isinstance(method, Emulator)
-    return jax.tree.map(lambda a: a[None], method.outputs(posterior.variables, z))
+    return _members(posterior.method, posterior.variables, posterior.prior, theta)
 
 
 def emulator_of(posterior: Posterior) -> Emulator:

@@ -1,5 +1,6 @@
 """The roads from simulations to a posterior, one per file."""
 
+from jaxsbi.methods.approximation import Emulated
 from jaxsbi.methods.conditional import conditional, conditional_log_prob
 from jaxsbi.methods.emulator import Emulator, emulator
 from jaxsbi.methods.ensemble import Ensemble
@@ -19,6 +20,7 @@ __all__ = [
     "NPSE",
     "NRE",
     "DirectInfo",
+    "Emulated",
     "Emulator",
     "Ensemble",
     "Joint",

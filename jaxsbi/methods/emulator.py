@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -13,8 +13,21 @@ import numpy as np
 
 from jaxsbi import noise as noises
 from jaxsbi import transforms
-from jaxsbi.base import Array, Data, Key, Simulations, Theta, Variables, configuration, leaf
+from jaxsbi.base import (
+    Array,
+    Data,
+    Fitted,
+    Key,
+    Posterior,
+    Simulations,
+    Theta,
+    Variables,
+    configuration,
+    leaf,
+)
+from jaxsbi.methods import approximation as approximations
 from jaxsbi.methods import likelihood, reach
+from jaxsbi.methods.approximation import Approximation
 from jaxsbi.methods.reach import extremes
 from jaxsbi.networks import CosmoPower, flatten
 from jaxsbi.priors import Prior
@@ -70,16 +83,18 @@ class Emulator:
         transform: The form in which outputs are learned (`jaxsbi.transforms`).
         exact: The training data are predictions without noise: what is learned is the prediction,
             by squared errors, and the noise is the observation's only.
+        approximation: A pytree that is called on theta and returns a data set, of which the error
+            is learned, in the form of `transform`; `None` for an emulator of the data themselves.
         sampler: The sampler that draws from the posterior.
         target: Set by `posterior.with_prior`.
     """
 
-    latent: ClassVar[bool] = True
     network: nn.Module = CosmoPower(hidden=(128, 128))
     components: int = 32
     noise: Any = leaf(default=noises.EstimatedNoise())
     transform: Transform = "none"
     exact: bool = False
+    approximation: Any = leaf(default=None)
     sampler: Any = smc()
     target: Prior | None = leaf(default=None)
 
@@ -97,6 +112,11 @@ class Emulator:
                 "emulator: exact simulations have no noise to learn from, got noise=estimated(). "
                 "Pass the observation's, jaxsbi.noise.gaussian(covariance), or none."
             )
+
+    @property
+    def latent(self) -> bool:
+        """Whether training sees parameters by z only; an approximation reads them by name."""
+        return self.approximation is None
 
     @property
     def steps(self) -> int:
@@ -117,22 +137,24 @@ class Emulator:
         """Look at the simulations before training.
 
         Raises:
-            ValueError: If the transform is not of these data.
+            ValueError: If the transform or the approximation is not of these data.
         """
         valid = np.asarray(simulations.weight) > 0
-        rows = jax.tree.map(lambda a: np.asarray(a)[valid], simulations.x)
-        transforms.check(self.transform, rows)
+        rows = jax.tree.map(lambda a: np.asarray(a)[valid], simulations)
+        transforms.check(self.transform, rows.x)
+        if self.approximation is not None:
+            approximations.check(self.approximation, rows)
 
     def init(self, key: Key, prior: Prior, simulations: Simulations) -> Variables:
         """Return initial parameters, and the outputs' mean, scale and principal components."""
         key_network, key_noise = jax.random.split(key)
-        y = jax.vmap(lambda x: transforms.forward(self.transform, x))(simulations.x)
+        z = jax.vmap(prior.to_latent)(simulations.theta)
+        y = jax.vmap(lambda z, x: self._unknown(prior, z, x))(z, simulations.x)
         mean, scale = moments(y)
         scale = transforms.widths(self.transform, scale)
         rows = jax.vmap(lambda y: flatten(y) - flatten(mean))(y) / flatten(scale)[None]
         blocks = transforms.blocks(self.transform, jax.tree.map(lambda a: a[0], y))
         basis = principal(rows, self.components, blocks)
-        z = jax.vmap(prior.to_latent)(simulations.theta)
         network = Components(self.network, basis.shape[0]).init(key_network, z[0])
         flat = jax.vmap(flatten)(simulations.x)
         width = moments(flat)[1]
@@ -152,7 +174,7 @@ class Emulator:
             batch.theta, batch.x
         )
 
-    def outputs(self, variables: Variables, z: Array) -> Data:
+    def outputs(self, variables: Variables, prior: Prior, z: Array) -> Data:
         """Return the emulated outputs at a latent point in the form in which they are learned."""
         stats = variables["statistics"]
         network = Components(self.network, stats["basis"].shape[0])
@@ -161,13 +183,16 @@ class Emulator:
         leaves, structure = jax.tree.flatten(stats["mean"])
         cuts = np.cumsum([a.size for a in leaves])[:-1]
         parts = zip(jnp.split(flat, cuts), leaves, strict=True)
-        return jax.tree.unflatten(structure, [part.reshape(a.shape) for part, a in parts])
+        learned = jax.tree.unflatten(structure, [part.reshape(a.shape) for part, a in parts])
+        if self.approximation is None:
+            return learned
+        return jax.tree.map(jnp.add, self._known(prior, z), learned)
 
-    def predict(self, variables: Variables, z: Array) -> Data:
+    def predict(self, variables: Variables, prior: Prior, z: Array) -> Data:
         """Return the emulated data set at a latent point, as the simulator would."""
-        return transforms.inverse(self.transform, self.outputs(variables, z))
+        return transforms.inverse(self.transform, self.outputs(variables, prior, z))
 
-    def distribution(self, variables: Variables, z: Array) -> Any:
+    def distribution(self, variables: Variables, prior: Prior, z: Array) -> Any:
         """Return the law of the flattened data at a latent point, a NumPyro distribution.
 
         Raises:
@@ -179,14 +204,13 @@ class Emulator:
                 "got none. Pass emulator(noise=jaxsbi.noise.gaussian(covariance), exact=True), or "
                 "write the likelihood down: jaxsbi.emulator_model(fitted, noise=...)."
             )
-        mean = self.predict(variables, z)
+        mean = self.predict(variables, prior, z)
         width, trained = variables["statistics"]["noise"], variables["params"]["noise"]
         return self.noise.distribution(trained, mean, width, z)
 
     def log_likelihood(self, variables: Variables, prior: Prior, z: Array, x: Data) -> Array:
         """Return log p(x | theta(z)) under the noise model (a scalar)."""
-        del prior
-        return noises.log_prob(self.distribution(variables, z), flatten(x))
+        return noises.log_prob(self.distribution(variables, prior, z), flatten(x))
 
     def sample(
         self, variables: Variables, prior: Prior, key: Key, x: Data, n: int
@@ -206,20 +230,33 @@ class Emulator:
         """Warn (on the host) of draws outside the range of the training parameters."""
         reach.warn_outside(prior, variables["statistics"]["reach"], draws)
 
+    def _known(self, prior: Prior, z: Array) -> Data:
+        """Return the approximation, as outputs are learned."""
+        return approximations.in_form(self.approximation, self.transform, prior.from_latent(z))
+
+    def _unknown(self, prior: Prior, z: Array, x: Data) -> Data:
+        """Return what there is to learn of one data set."""
+        y = transforms.forward(self.transform, x)
+        if self.approximation is None:
+            return y
+        known = self._known(prior, z)
+        return jax.tree.map(jnp.subtract, transforms.align(self.transform, y, known), known)
+
     def _surprise(self, variables: Variables, prior: Prior, z: Array, x: Data) -> Array:
         constant = jnp.sum(jnp.log(variables["statistics"]["noise"]))
         return -self.log_likelihood(variables, prior, z, x) - constant
 
     def _squares(self, variables: Variables, prior: Prior, z: Array, x: Data) -> Array:
-        del prior
         stats = variables["statistics"]
-        found = self.outputs(variables, z)
+        found = self.outputs(variables, prior, z)
         y = transforms.align(self.transform, transforms.forward(self.transform, x), found)
         residual = (flatten(y) - flatten(found)) / flatten(stats["scale"])
         deviation = jnp.linalg.norm(stats["basis"], axis=1)
-        error = (stats["basis"] @ residual) / deviation**2
         weight = deviation ** (2 * STEEPNESS)
-        return jnp.sum(weight * error**2) / jnp.sum(weight)
+        # What does not vary at all (an approximation without error) has components of length 0.
+        unit, total = (jnp.where(a > 0, a, 1.0) for a in (deviation, jnp.sum(weight)))
+        error = (stats["basis"] @ residual) / unit**2
+        return jnp.sum(weight * error**2) / total
 
 
 def moments(y: Data) -> tuple[Data, Data]:
@@ -266,6 +303,7 @@ def emulator(
     noise: Any = None,
     transform: str | Mapping[str, str] = "none",
     exact: bool = False,
+    approximation: Fitted | Posterior | Approximation | None = None,
     sampler: Any = None,
 ) -> Emulator:
     """Return the configuration of the emulator road.
@@ -284,14 +322,22 @@ def emulator(
             learned by squared errors, over a longer training, and `noise` is the observation's
             only; without one there is an emulator (`jaxsbi.emulate`, `jaxsbi.emulator_model`) and
             no posterior.
+        approximation: What is nearly right already: an emulator of many runs of a cheaper
+            simulator (what `fit` returned), or a function from named parameters to a data set.
+            Its error is learned, relative for "log" and in radians for phases, so few runs are
+            enough where that is small and smooth. It is not trained any further (`fit(initial=…)`
+            does that), and called in every step. A plain function cannot be saved.
         sampler: A sampler (`jaxsbi.samplers`).
 
     Raises:
+        TypeError: If the approximation is no emulator and no function.
         ValueError: If a transform is unknown, or the noise is to be learned from exact data.
     """
     given = {"network": network, "noise": noise, "sampler": sampler}
     given = {name: value for name, value in given.items() if value is not None}
     if exact and noise is None:
         given["noise"] = None
+    if approximation is not None:
+        given["approximation"] = approximations.approximation_of(approximation)
     form = transforms.transform_of(transform)
     return Emulator(components=components, transform=form, exact=exact, **given)

@@ -104,6 +104,19 @@ def test_windows_keep_a_flat_spectrum(likelihood, example):
     np.testing.assert_allclose(np.sum(weights * flat[index], 1), 1.0, rtol=1e-6)
 
 
+def test_lowe_stands_for_the_bins_of_ee_at_low_l(example):
+    two_ways = example("two_ways")
+    spectra = [name for name, *_ in example("planck").LOW]
+    assert spectra[: -two_ways.EE_BINS] == ["TT", "TT"]
+    assert set(spectra[-two_ways.EE_BINS :]) == {"EE"}
+    prior, box = two_ways.PRIOR_LOWE, example("boltzmann").PRIOR
+    assert prior.names == box.names
+    theta = {name: jnp.mean(jnp.stack([d.low, d.high])) for name, d in two_ways._NAMED.items()}
+    tau, width = two_ways.LOWE
+    near = prior.log_prob(theta | {"tau": tau}) - prior.log_prob(theta | {"tau": tau + width})
+    np.testing.assert_allclose(near, 0.5, rtol=1e-4)
+
+
 @pytest.fixture
 def line(likelihood):
     """Return a problem of two parameters: prior, runs, and the likelihood of data drawn from it."""
@@ -141,7 +154,7 @@ def test_both_roads_meet_the_exact_posterior(line, example):
     means, spread = exact_moments(likelihood)
     emulator = example("emulators").of_bins(jax.random.key(2), prior, simulations, steps=800)
     chains, report = two_ways.by_mcmc(
-        jax.random.key(3), emulator, likelihood, chains=4, warmup=200, steps=500
+        jax.random.key(3), emulator, likelihood.data, chains=4, warmup=200, steps=500
     )
     assert report["r_hat"] < 1.02
     compressed = learned.summaries(simulations.theta, simulations.x)

@@ -56,7 +56,7 @@ def test_the_mean_is_the_models(known):
     expected = DESIGN @ np.array([theta["slope"], theta["offset"]])
     # Principal components of 1,800 noisy curves, and two numbers learned for each of 3 amplitudes:
     # an error of a few times 0.3 / sqrt(1800) = 0.007.
-    found = known.method.predict(known.variables, z)
+    found = known.method.predict(known.variables, PRIOR, z)
     np.testing.assert_allclose(np.concatenate([found["early"], found["late"]]), expected, atol=0.06)
 
 
@@ -71,7 +71,7 @@ def test_the_loss_is_the_noise_models(known, simulations):
     loss = known.method.loss(known.variables, PRIOR, jax.random.key(0), rows)
     z = jax.vmap(PRIOR.to_latent)(rows.theta)
     x = np.concatenate([rows.x["early"], rows.x["late"]], axis=1)
-    found = jax.vmap(lambda z: known.method.predict(known.variables, z))(z)
+    found = jax.vmap(lambda z: known.method.predict(known.variables, PRIOR, z))(z)
     residual = x - np.concatenate([found["early"], found["late"]], axis=1)
     whitened = np.linalg.solve(np.asarray(CHOLESKY), residual.T).T
     scale = np.asarray(known.variables["statistics"]["noise"])

@@ -98,7 +98,7 @@ def test_the_loss_is_the_squared_error_of_components():
     _, s, vt = np.linalg.svd(standard, full_matrices=False)
     scatter = np.maximum(s, 1e-3 * s[0]) / np.sqrt(50)
     z = jax.vmap(prior.to_latent)(rows.theta)
-    found = jax.vmap(lambda z: method.outputs(variables, z))(z)
+    found = jax.vmap(lambda z: method.outputs(variables, prior, z))(z)
     found = (np.asarray(found) - np.asarray(stats["mean"])) / np.asarray(stats["scale"])
     error = ((standard - found) @ vt.T) / scatter
     expected = (error**2 * scatter).sum(1) / scatter.sum()
@@ -149,7 +149,7 @@ def test_predictions_at_any_point_are_finite():
     variables = jax.jit(lambda k: method.init(k, prior, rows))(jax.random.key(0))
 
     def total(z):
-        return flatten(jax.tree.map(jnp.log1p, method.predict(variables, z)["y"])).sum()
+        return flatten(jax.tree.map(jnp.log1p, method.predict(variables, prior, z)["y"])).sum()
 
     z = 5.0 * jax.random.normal(jax.random.key(1), (50, 3))
     for found in jax.vmap(jax.value_and_grad(total))(z):

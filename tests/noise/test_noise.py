@@ -272,6 +272,6 @@ def test_a_learned_width_follows_the_parameters():
         jax.random.key(2), method, prior, rows, max_epochs=60, progress=False
     ).posterior
     for z in (-1.0, 0.0, 1.0):
-        d = method.distribution(posterior.variables, jnp.array([z]))
+        d = method.distribution(posterior.variables, prior, jnp.array([z]))
         # A width from some 400 numbers nearby is known to 4 %, and the network's own error.
         np.testing.assert_allclose(1.0 / np.diag(d.whiten), np.exp(z), rtol=0.2)

@@ -15,7 +15,7 @@ import pytest
 
 import jaxsbi
 from jaxsbi import densities, fields, methods, networks, noise, samplers, sequential
-from jaxsbi.base import _sample, _sample_cpu, configuration
+from jaxsbi.base import Method, _sample, _sample_cpu, configuration
 from jaxsbi.recentred import recentre
 from jaxsbi.saving.registry import is_configuration
 
@@ -26,6 +26,20 @@ ODE = fields.ode(solver="euler", steps=2, density_steps=2)
 FIELD = fields.ResidualField(hidden=4, blocks=1)
 NPE = jaxsbi.npe(density=densities.Gaussian(hidden=4))
 NLE = jaxsbi.nle(density=densities.MaskedAutoregressive(layers=1, hidden=4), sampler=SIR)
+LINE = methods.Emulated(
+    method=jaxsbi.emulator(network=networks.MLP(4), components=2),
+    prior=jaxsbi.Prior(a=dist.Normal(1.0, 4.0), b=dist.Normal(jnp.zeros(2), 4.0)),
+    variables={
+        "params": {
+            "network": {
+                "network": {"Dense_0": {"kernel": jnp.ones((6, 4)), "bias": jnp.zeros(4)}},
+                "Dense_0": {"kernel": jnp.ones((6, 2))},
+                "Dense_1": {"kernel": jnp.ones((4, 2)), "bias": jnp.zeros(2)},
+            }
+        },
+        "statistics": {"mean": X, "scale": X, "basis": jnp.eye(2, 3)},
+    },
+)
 METHODS = {
     "npe": NPE,
     "npe, a flow and a summary": jaxsbi.npe(
@@ -45,6 +59,12 @@ METHODS = {
         transform={"": "none"},
         exact=True,
         noise=noise.student_t(0.5 * jnp.eye(3), 20),
+        sampler=SIR,
+    ),
+    "emulator of an approximation's error": jaxsbi.emulator(
+        network=networks.MLP(4),
+        approximation=LINE,
+        noise=noise.gaussian(9 * jnp.eye(3)),
         sampler=SIR,
     ),
     "fmpe": jaxsbi.fmpe(field=FIELD, sampler=ODE),
@@ -74,7 +94,7 @@ def test_every_method_comes_back_and_draws_the_same(runs, name, tmp_path):
 
 def test_all_methods_are_tested():
     rooms = (*vars(methods).values(), *vars(sequential).values())
-    public = {c for c in rooms if is_configuration(c)}
+    public = {c for c in rooms if is_configuration(c) and issubclass(c, Method)}
     assert {type(method) for method in METHODS.values()} == public
 
 

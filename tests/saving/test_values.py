@@ -58,6 +58,11 @@ NEEDY: dict[str, Any] = {
     "GaussianNoise": {"cholesky": jnp.eye(2)},
     "ModelledNoise": {"function": jax.nn.softplus},  # others are classes of the user's own
     "StudentNoise": {"cholesky": jnp.eye(2), "degrees": jnp.array(3.0)},
+    "Emulated": {
+        "method": jaxsbi.emulator(),
+        "variables": {"a": X},
+        "prior": PRIOR,
+    },
     "MaskedBinomial": {"total": 7},
     "MaskedCategorical": {"classes": 3},
 }
