@@ -17,7 +17,7 @@ import numpy as np
 
 from jaxsbi.base import Array
 from jaxsbi.densities import quadratic
-from jaxsbi.densities.quadratic import Bin
+from jaxsbi.densities.quadratic import Bin, clamp
 
 MAX_LOGIT = 30.0
 """Raw widths and heights are cut here: exp(±30) has no overflow and lies beyond every floor."""
@@ -150,7 +150,7 @@ class AffineSpline:
         affine, *bins = jax.lax.split(raw, (2, k := self.knots, k, k - 1), 1)
         v, log_affine = Affine(self.max_log_scale).forward(affine, z)
         inside = jnp.abs(v) < self.bound
-        safe = jax.lax.clamp(-self.bound, v, self.bound)
+        safe = clamp(-self.bound, v, self.bound)
         u, log_slope = quadratic.forward(safe, self._bin(bins, safe, inverted=False))
         return jax.lax.select(inside, u, v), log_affine + inside.astype(u.dtype) * log_slope
 
@@ -158,14 +158,14 @@ class AffineSpline:
         """Map noise to data; also log|du/dz| (of the forward map) per number."""
         affine, *bins = jax.lax.split(raw, (2, k := self.knots, k, k - 1), 1)
         inside = jnp.abs(u) < self.bound
-        safe = jax.lax.clamp(-self.bound, u, self.bound)
+        safe = clamp(-self.bound, u, self.bound)
         v, log_slope = quadratic.inverse(safe, self._bin(bins, safe, inverted=True))
         z, log_affine = Affine(self.max_log_scale).inverse(affine, jax.lax.select(inside, v, u))
         return z, log_affine + inside.astype(v.dtype) * log_slope
 
 
 def _relative(logits: Array) -> Array:
-    return jnp.exp(jax.lax.clamp(-MAX_LOGIT, logits, MAX_LOGIT))
+    return jnp.exp(clamp(-MAX_LOGIT, logits, MAX_LOGIT))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(3,))

@@ -47,7 +47,7 @@ def mixing_stack(
     if mixing == "permute":
         return {"order": order}
     layers, dim, _ = orders.shape
-    zeros, eye = nn.initializers.zeros, jnp.eye(dim)[None]
+    zeros, eye = nn.initializers.zeros, jnp.eye(dim, dtype=dtype)[None]
     triangle = jnp.tanh(param("mixing", zeros, (layers, dim, dim)))
     raw = param("mixing_scale", zeros, (layers, dim))
     log_diagonal = MAX_LOG_DIAGONAL * jnp.tanh(raw / MAX_LOG_DIAGONAL)

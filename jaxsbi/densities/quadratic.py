@@ -38,6 +38,11 @@ class Bin(NamedTuple):
     raw1: Array
 
 
+def clamp(low: float, x: Array, high: float) -> Array:
+    """Return `x` within two bounds, in its own precision; `jnp.clip` moves the batch axis."""
+    return jax.lax.clamp(jnp.asarray(low, x.dtype), x, jnp.asarray(high, x.dtype))
+
+
 def _slope(raw: Array) -> Array:
     # The softplus of `jax.nn` brings the batch axis to the front.
     raw = raw + _OFFSET
@@ -56,7 +61,7 @@ def forward(x: Array, bin: Bin) -> tuple[Array, Array]:
     """Return y at `x` in a bin, and log(dy/dx)."""
     x0, y0, w, h, *raw = bin
     d0, d1 = map(_slope, raw)
-    t, s = jax.lax.clamp(0.0, (x - x0) / w, 1.0), h / w
+    t, s = clamp(0.0, (x - x0) / w, 1.0), h / w
     q = t * (1.0 - t)
     y = y0 + h * (s * t * t + d0 * q) / (s + (d0 + d1 - 2.0 * s) * q)
     return y, _log_slope(t, s, d0, d1)
@@ -74,7 +79,7 @@ def inverse(y: Array, bin: Bin) -> tuple[Array, Array]:
     c = -s * y
     # The root without cancellation; the discriminant is positive up to rounding.
     t = 2.0 * c / (-b - jnp.sqrt(jnp.maximum(b * b - 4.0 * a * c, 0.0)))
-    t = jax.lax.clamp(0.0, t, 1.0)
+    t = clamp(0.0, t, 1.0)
     return x0 + t * w, _log_slope(t, s, d0, d1)
 
 
@@ -83,7 +88,7 @@ def _partials(x: Array, bin: Bin) -> tuple[Array, Array, Bin, Bin]:
     x0, _, w, h, *raw = bin
     d0, d1 = map(_slope, raw)
     k0, k1 = (jax.lax.logistic(r + _OFFSET) for r in raw)
-    t, s = jax.lax.clamp(0.0, (x - x0) / w, 1.0), h / w
+    t, s = clamp(0.0, (x - x0) / w, 1.0), h / w
     rest = 1.0 - t
     q, dq = t * rest, 1.0 - 2.0 * t
     curve = d0 + d1 - 2.0 * s

@@ -179,6 +179,21 @@ def test_log_density_is_the_change_of_variables_in_float64(name, dim, x64):
         np.testing.assert_allclose(own, autodiff, atol=1e-9)
 
 
+@registry
+@pytest.mark.parametrize("precision", [np.float32, np.float64])
+def test_what_was_trained_in_float32_is_read_where_jax_has_double_precision(name, precision):
+    """As importance weights by an exact likelihood do."""
+    density, params, context = configured(name, 2), random_params(name, 2, 0.3), a_context()
+    z = np.asarray(jax.random.normal(jax.random.key(7), (20, 2)))
+    expected = log_density(density, params, context, jnp.asarray(z))
+    with jax.enable_x64(True):
+        found = log_density(density, params, context, jnp.asarray(z, precision))
+        keys = jax.random.split(jax.random.key(8), 20)
+        _, own, again = drawn(density, params, context, keys)
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    np.testing.assert_allclose(own, again, atol=1e-2)
+
+
 @dims
 @registry
 def test_values_and_gradients_are_finite(name, dim):
