@@ -31,7 +31,7 @@ from jaxsbi.samplers import Evolution, SMCInfo, smc
 
 CHIRP_MASSES, MASS_RATIOS = (26.0, 37.0), (0.25, 1.0)
 """The published prior is wider; there is no posterior outside."""
-PARTICLES, MOVES, DRAWS = 384, 60, 4000
+PARTICLES, MOVES, DRAWS = 1024, 60, 8400
 REPORTED = ("r_hat", "log_evidence_error", "acceptance", "temperatures")
 MIDDLE = 0.0154
 """Seconds after `EVENT` at which the heterodyned grid is centred."""
