@@ -61,8 +61,8 @@ class Table:
 
     def __init__(self, path: Path | None, test: jaxsbi.Simulations) -> None:
         self.path, self.test = path, test
-        there = path is not None and path.is_file()
-        self.rows = json.loads(path.read_text(encoding="utf-8"))["rows"] if path and there else []
+        there = path and path.is_file() and path.read_text(encoding="utf-8")
+        self.rows = json.loads(there)["rows"] if there else []
 
     def add(
         self,

@@ -55,8 +55,13 @@ class Bands:
         return diagonal * ratio + below * after
 
 
-def spread(count: int, segment: Segment, ratios: np.ndarray) -> np.ndarray:
-    """Return nodes in Hz on which example signals are all but linear.
+def spread(
+    count: int,
+    segment: Segment,
+    strains: np.ndarray,
+    reference: Callable[[np.ndarray], np.ndarray],
+) -> np.ndarray:
+    """Return nodes in Hz on which example signals over the reference waveform are all but linear.
 
     What linear interpolation loses of a function's square integral is least where nodes are as
     dense as the fifth root of its second derivative's square (equidistribution: de Boor 1974, Good
@@ -65,8 +70,10 @@ def spread(count: int, segment: Segment, ratios: np.ndarray) -> np.ndarray:
     Args:
         count: How many.
         segment: Its noise weighs the frequencies.
-        ratios: Examples of signals over the reference waveform at all frequencies, `(m, 2, n)`.
+        strains: Examples of signals at all frequencies, `(m, 2, n)`.
+        reference: As of `compress`.
     """
+    ratios = strains * np.conj(reference(segment.frequency))
     weight = 1.0 / segment.asd
     size = np.sum(np.abs(ratios * weight) ** 2, axis=(1, 2))
     bend = np.gradient(np.gradient(ratios, axis=2), axis=2) * weight

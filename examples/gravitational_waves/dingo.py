@@ -14,6 +14,7 @@ import jax
 
 import jaxsbi
 from examples.gravitational_waves import data, problem
+from examples.gravitational_waves.files import kept
 from jaxsbi.base import Fitted, Key
 from jaxsbi.networks import MLP, SVD, Fuse
 
@@ -61,10 +62,9 @@ def train(
 def trained(folder: Path) -> tuple[problem.Event, dict, Fitted]:
     """Return the event's simulator, its data, and the network, trained if it was not."""
     event, x = problem.observe(data.segment())
-    if (folder / "fitted").is_dir():
-        return event, x, jaxsbi.load(folder / "fitted")
-    fitted = train(jax.random.key(0), event, folder=folder / "training")
-    jaxsbi.save(folder / "fitted", fitted)
+    fitted = kept(
+        folder / "fitted", lambda: train(jax.random.key(0), event, folder=folder / "training")
+    )
     return event, x, fitted
 
 

@@ -26,11 +26,11 @@ from benchmarks.environment import environment, write
 from examples.gravitational_waves import (
     data,
     families,
-    files,
     mismatch,
     surrogate,
     surrogate_posterior,
 )
+from examples.gravitational_waves.files import kept
 from examples.gravitational_waves.surrogate_figure import draw
 from jaxsbi.base import Array, Fitted, Simulations, Theta
 
@@ -64,7 +64,7 @@ def main() -> None:
     }
     found: dict[str, Any] = {"rows": [row for _, row, _ in learned.values()], "commits": {}}
     for name, make in steps.items():
-        part = files.kept(
+        part = kept(
             options.folder / f"{name}.json",
             lambda make=make: {"found": make(), "commit": environment()["commit"]},
         )
@@ -153,26 +153,19 @@ def _seconds(function: Callable[[Theta], Array], theta: Theta) -> float:
 
 def runs(folder: Path, family: str, prior: jaxsbi.Prior, n: int) -> Simulations:
     """Return waveforms of a family at draws of the prior, as they are learned."""
-    path = folder / f"{family}-{n}.npz"
-    if not path.is_file():
+
+    def make() -> dict[str, Any]:
         theta = surrogate.draw(jax.random.key(SEEDS[family]), prior, n)
         made = (
             surrogate.precessing(theta)
             if family == "IMRPhenomPv2"
             else surrogate.aligned(family, theta)
         )
-        np.savez(path, **made.x, **{f"theta_{name}": a for name, a in made.theta.items()})
-    with np.load(path) as file:
-        theta = {name: file[f"theta_{name}"] for name in prior.names}
-        x = {name: file[name] for name in file.files if not name.startswith("theta_")}
+        return {**made.x, **{f"theta_{name}": a for name, a in made.theta.items()}}
+
+    x = kept(folder / f"{family}-{n}.npz", make)
+    theta = {name: x.pop(f"theta_{name}") for name in prior.names}
     return jaxsbi.from_arrays(theta, x)
-
-
-def kept(path: Path, make: Callable[[], Fitted]) -> Fitted:
-    """Return what was saved, or else make and save it."""
-    if not path.is_dir():
-        jaxsbi.save(path, make())
-    return jaxsbi.load(path)
 
 
 def record(what: str, n: int, fitted: Fitted, errors: np.ndarray) -> dict[str, Any]:

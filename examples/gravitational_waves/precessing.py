@@ -113,8 +113,8 @@ def likelihood(nodes: int = 160) -> Callable[[Theta], Array]:
     examples = draws(jax.random.split(jax.random.key(0), 64))
     frequency = jnp.asarray(segment.frequency)
     signals = jax.jit(lambda theta: jax.lax.map(lambda one: strain(frequency, one), theta))
-    ratios = np.asarray(signals(examples)) * np.conj(_reference(segment.frequency))
-    grid, data = bands.compress(segment, bands.spread(nodes, segment, ratios), _reference)
+    places = bands.spread(nodes, segment, np.asarray(signals(examples)), _reference)
+    grid, data = bands.compress(segment, places, _reference)
 
     def at(theta: Theta) -> Array:
         signal = strain(jnp.asarray(grid.nodes, theta["mass1"].dtype), theta)

@@ -127,7 +127,7 @@ def observe(segment: Segment, *, count: int = 144) -> tuple[Event, dict[str, np.
         count: Nodes of the grid.
     """
     examples = full_strain(segment.frequency, _examples())
-    nodes = bands.spread(count, segment, examples * np.conj(_reference(segment.frequency)))
+    nodes = bands.spread(count, segment, examples, _reference)
     grid, data = bands.compress(segment, nodes, _reference)
     share = np.log(nodes / nodes[0]) / np.log(nodes[-1] / nodes[0]) * (KNOTS - 1)
     knots = np.maximum(0.0, 1.0 - np.abs(share[:, None] - np.arange(KNOTS)[None]))

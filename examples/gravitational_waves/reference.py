@@ -60,14 +60,11 @@ def published_ratios(draws: dict[str, np.ndarray]) -> np.ndarray:
 
 def whittle(segment: Segment, draws: Theta) -> np.ndarray:
     """Return the aligned-spin log-likelihood ratios at all frequencies, the slow and sure way."""
-    found = []
     with jax.enable_x64(True):
         observed = whiten(segment, jnp.asarray(segment.strain))
-        for row in range(len(next(iter(draws.values())))):
-            theta = {name: values[row] for name, values in draws.items()}
-            signal = whiten(segment, jnp.asarray(problem.full_strain(segment.frequency, theta)))
-            found.append(float(marginal_ratio(observed, signal)))
-    return np.asarray(found)
+        signals = jnp.asarray(problem.full_strain(segment.frequency, draws))
+        ratios = jax.lax.map(lambda one: marginal_ratio(observed, whiten(segment, one)), signals)
+        return np.asarray(ratios)
 
 
 def evidence(
