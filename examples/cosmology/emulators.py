@@ -90,7 +90,8 @@ def of_spectra(key: Key, simulations: Simulations, names: tuple[str, ...]) -> Fi
 
 def of_bins(key: Key, prior: jaxsbi.Prior, simulations: Simulations, **options: Any) -> Fitted:
     """Return an emulator of expected data of unit variance: errors count by what the data see."""
-    unit = jaxsbi.noise.gaussian(jnp.ones(simulations.x.shape[1]))
+    size = sum(a.shape[1] for a in jax.tree.leaves(simulations.x))
+    unit = jaxsbi.noise.gaussian(jnp.ones(size))
     return train(key, prior, simulations, noise=unit, **options)
 
 

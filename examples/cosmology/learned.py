@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from planck import CALIBRATION, LOW, calibrate
 
-from jaxsbi.base import Array, Data, Key, Theta
+import jaxsbi
+from jaxsbi.base import Array, Data, Fitted, Key, Simulations, Theta
 
 
 class Summaries(NamedTuple):
@@ -57,3 +58,17 @@ def summaries(theta: Theta, mean: Array) -> Summaries:
     rows = np.concatenate([scores, np.eye(d.size)[-len(LOW) :]])
     # Scores of A_s and τ are nearly parallel: an orthonormal basis holds what sets them apart.
     return Summaries(jnp.asarray(np.linalg.qr(rows.T)[0].T))
+
+
+def by_npe(
+    key: Key,
+    prior: jaxsbi.Prior,
+    simulations: Simulations,
+    compressed: Summaries,
+    **options: Any,
+) -> Fitted:
+    """Return the posterior of compressed data, learned from stored runs and new noise."""
+    signal = jax.vmap(compressed.signal)(simulations.x)
+    signals = Simulations(simulations.theta, signal, simulations.weight)
+    stored = jaxsbi.Signals(signals, compressed.noise)
+    return jaxsbi.fit_online(key, jaxsbi.npe(), prior, stored, **options)

@@ -15,6 +15,7 @@ import pytest
 import scipy.linalg
 
 import jaxsbi
+from jaxsbi.base import Simulations
 from jaxsbi.tasks.references import cache_directory
 
 FOLDER = Path(__file__).parents[2] / "examples" / "cosmology"
@@ -104,39 +105,86 @@ def test_windows_keep_a_flat_spectrum(likelihood, example):
     np.testing.assert_allclose(np.sum(weights * flat[index], 1), 1.0, rtol=1e-6)
 
 
+# From the published table of EE at low ℓ (planck_2018_lowE.zip of planck_native_data, release v1):
+# Dₗ in μK², then log-probabilities of ℓ = 2, 5, 8, 15 and 29.
+TABULATED = (
+    (0.0005, -9.746, -12.599, -6.470, -6.686, -7.014),
+    (0.0041, -9.555, -10.949, -6.420, -6.878, -7.005),
+    (0.0123, -9.239, -8.692, -6.554, -7.389, -7.237),
+    (0.0345, -8.828, -7.338, -7.555, -8.561, -8.194),
+    (0.0777, -8.547, -7.859, -9.111, -9.858, -9.857),
+    (0.1234, -8.588, -8.696, -10.004, -10.708, -11.060),
+)
+TABULATED_PLANCK = -198.071  # PUBLISHED_EE, between rows
+
+
+def test_lowe_follows_the_published_table(example):
+    low = example("lowe").lowe()
+    planck = ELL[:28] * (ELL[:28] + 1) / (2 * np.pi) * PUBLISHED_EE
+
+    def value(ee):
+        return float(low.log_likelihood(low.roots(jnp.asarray(ee))))
+
+    np.testing.assert_allclose(value(planck), TABULATED_PLANCK, atol=2e-3)
+    first, *others = TABULATED
+    for column, ell in enumerate((2, 5, 8, 15, 29), start=1):
+        ee = planck.copy()
+        ee[ell - 2] = first[0]
+        reference = value(ee)
+        for row in others:
+            ee[ell - 2] = row[0]
+            np.testing.assert_allclose(
+                value(ee) - reference, row[column] - first[column], atol=2e-3
+            )
+
+
+def test_lowe_excludes_power_beyond_its_table(example):
+    low = example("lowe").lowe()
+    ee = jnp.full(28, 0.01)
+    assert jnp.isfinite(low.log_likelihood(low.roots(ee)))
+    assert low.log_likelihood(low.roots(ee.at[3].set(0.31))) == -jnp.inf
+
+
 def test_lowe_stands_for_the_bins_of_ee_at_low_l(example):
-    two_ways = example("two_ways")
     spectra = [name for name, *_ in example("planck").LOW]
-    assert spectra[: -two_ways.EE_BINS] == ["TT", "TT"]
-    assert set(spectra[-two_ways.EE_BINS :]) == {"EE"}
-    prior, box = two_ways.PRIOR_LOWE, example("boltzmann").PRIOR
-    assert prior.names == box.names
-    theta = {name: jnp.mean(jnp.stack([d.low, d.high])) for name, d in two_ways._NAMED.items()}
-    tau, width = two_ways.LOWE
-    near = prior.log_prob(theta | {"tau": tau}) - prior.log_prob(theta | {"tau": tau + width})
-    np.testing.assert_allclose(near, 0.5, rtol=1e-4)
+    count = example("emulated").EE_BINS
+    assert spectra[:-count] == ["TT", "TT"]
+    assert set(spectra[-count:]) == {"EE"}
 
 
 @pytest.fixture
-def line(likelihood):
-    """Return a problem of two parameters: prior, runs, and the likelihood of data drawn from it."""
+def line(likelihood, example):
+    """Return a problem of two parameters: prior, runs, and the likelihoods of data drawn from it.
+
+    That of EE at low ℓ is sharpened, so that it matters beside the others.
+    """
+    emulated, low = example("emulated"), example("lowe").lowe()
+    low = low._replace(coefficients=3 * low.coefficients)
     prior = jaxsbi.Prior(amplitude=dist.Uniform(0.97, 1.03), tilt=dist.Uniform(-0.03, 0.03))
-    simulations = jaxsbi.simulate(
-        jax.random.key(0), prior, lambda _, theta: likelihood.mean(peaks(theta)), 200
-    )
+
+    def simulator(key, theta):
+        del key
+        return emulated.expected(likelihood, low, peaks(theta))
+
+    simulations = jaxsbi.simulate(jax.random.key(0), prior, simulator, 200)
     mean = likelihood.mean(peaks({"amplitude": 1.002, "tilt": -0.002}))
     noise = jax.random.normal(jax.random.key(1), mean.shape)
-    return prior, simulations, likelihood._replace(data=mean + noise)
+    return prior, simulations, likelihood._replace(data=mean + noise), low
 
 
-def exact_moments(likelihood):
+def exact_moments(likelihood, low=None):
     """Return means and standard deviations by sums over a grid, the calibration included."""
     axes = (np.linspace(0.97, 1.03, 61), np.linspace(-0.03, 0.03, 61), np.linspace(-3.5, 3.5, 15))
     a, t, c = (g.ravel() for g in np.meshgrid(*axes, indexing="ij"))
 
     def log_density(a, t, c):
-        spectra = peaks({"amplitude": a, "tilt": t})
-        return likelihood.log_likelihood(likelihood.mean(spectra), 1 + 0.0025 * c) - 0.5 * c**2
+        spectra, calibration = peaks({"amplitude": a, "tilt": t}), 1 + 0.0025 * c
+        mean = likelihood.mean(spectra)
+        value = likelihood.log_likelihood(mean, calibration) - 0.5 * c**2
+        if low is not None:
+            value += 0.5 * jnp.sum((likelihood.data - mean)[-3:] ** 2)
+            value += low.log_likelihood(low.roots(spectra["EE"] / calibration**2))
+        return value
 
     values = jax.lax.map(lambda p: log_density(*p), jnp.stack([a, t, c], 1), batch_size=500)
     weights = np.asarray(jax.nn.softmax(values))
@@ -145,30 +193,41 @@ def exact_moments(likelihood):
     return means, spread
 
 
+def assert_near(draws, exact, shift, ratio):
+    for name, mean, spread in zip(exact[0], exact[0].values(), exact[1].values(), strict=True):
+        assert abs(jnp.mean(draws[name]) - mean) < shift * spread
+        assert abs(jnp.std(draws[name]) / spread - 1) < ratio
+
+
 @pytest.mark.slow
 @pytest.mark.key_reuse  # numpyro.infer.MCMC uses a typed key twice,
 @pytest.mark.rank_promotion  # and promotes ranks
 def test_both_roads_meet_the_exact_posterior(line, example):
-    two_ways, learned = example("two_ways"), example("learned")
-    prior, simulations, likelihood = line
-    means, spread = exact_moments(likelihood)
+    emulated, learned = example("emulated"), example("learned")
+    prior, simulations, likelihood, low = line
     emulator = example("emulators").of_bins(jax.random.key(2), prior, simulations, steps=800)
-    chains, report = two_ways.by_mcmc(
-        jax.random.key(3), emulator, likelihood.data, chains=4, warmup=200, steps=500
-    )
-    assert report["r_hat"] < 1.02
-    compressed = learned.summaries(simulations.theta, simulations.x)
-    fitted = two_ways.by_npe(
-        jax.random.key(4), prior, simulations, compressed, num_steps=1_500, progress=False
+    exact = exact_moments(likelihood), exact_moments(likelihood, low)
+    # The low multipoles must matter, or their likelihood would not be tested.
+    assert abs(exact[1][0]["tilt"] - exact[0][0]["tilt"]) > exact[0][1]["tilt"]
+    for key, of_ee, moments in zip((3, 7), (None, low), exact, strict=True):
+        chains, report = emulated.by_mcmc(
+            jax.random.key(key), emulator, likelihood.data, of_ee, chains=4, warmup=200, steps=500
+        )
+        assert report["r_hat"] < 1.02
+        # 4 standard errors of the means at an effective sample of 400.
+        assert_near(chains, moments, 0.2, 0.15)
+    signals = Simulations(simulations.theta, simulations.x["data"], simulations.weight)
+    compressed = learned.summaries(signals.theta, signals.x)
+    fitted = learned.by_npe(
+        jax.random.key(4), prior, signals, compressed, num_steps=1_500, progress=False
     )
     x = compressed.matrix @ likelihood.data
     direct = fitted.posterior.sample(jax.random.key(5), x, 2_000)
-    # NUTS: 4 standard errors of its means at an effective sample of 400. NPE: what 180 stored
-    # signals and 1,500 steps leave.
-    for draws, shift, ratio in ((chains, 0.2, 0.15), (direct, 0.35, 0.2)):
-        for name, mean in means.items():
-            assert abs(jnp.mean(draws[name]) - mean) < shift * spread[name]
-            assert abs(jnp.std(draws[name]) / spread[name] - 1) < ratio
-    target = functools.partial(two_ways.marginal, emulator, likelihood)
+    # What 180 stored signals and 1,500 steps leave.
+    assert_near(direct, exact[0], 0.35, 0.2)
+    target = functools.partial(emulated.marginal, emulator, likelihood, None)
     weighted = jaxsbi.importance(jax.random.key(6), fitted.posterior, target, prior, x, 2_000)
     assert weighted.efficiency > 0.5
+    target = functools.partial(emulated.marginal, emulator, likelihood, low)
+    weighted = jaxsbi.importance(jax.random.key(8), fitted.posterior, target, prior, x, 20_000)
+    assert_near(weighted.resample(jax.random.key(9), 2_000), exact[1], 0.35, 0.25)
