@@ -59,7 +59,7 @@ class Polynomials(nn.Module):
 
 
 def train(
-    key: Key, prior: jaxsbi.Prior, simulations: Simulations, *, steps: int = 2_400, **options: Any
+    key: Key, prior: jaxsbi.Prior, simulations: Simulations, *, steps: int = 4_800, **options: Any
 ) -> Fitted:
     """Return an emulator of `simulations.x` by polynomials; options are those of `emulator`."""
     method = jaxsbi.emulator(network=Polynomials(), components=32, **options)

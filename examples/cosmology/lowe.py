@@ -18,6 +18,8 @@ from jaxsbi.base import Array
 
 MULTIPOLES = 28
 """ℓ = 2 … 29: the first of the spectra."""
+STEP = 4
+"""Knots to a unit of the roots, which is about a standard deviation where the data know most."""
 
 
 class LowE(NamedTuple):
@@ -32,22 +34,21 @@ class LowE(NamedTuple):
     top: Array
 
     def roots(self, ee: Array) -> Array:
-        """Return where powers Dₗ are among the knots, shape `(28,)`: their roots, in knots.
-
-        A unit is a fraction of a standard deviation.
+        """Return the roots of powers Dₗ, shape `(28,)`, in units of about a standard deviation.
 
         Args:
             ee: Dₗ of EE in μK², from ℓ = 2.
         """
-        return self.coefficients.shape[1] * jnp.sqrt(ee[:MULTIPOLES] / self.top)
+        return self.coefficients.shape[1] / STEP * jnp.sqrt(ee[:MULTIPOLES] / self.top)
 
     def log_likelihood(self, roots: Array) -> Array:
         """Return the log-probability of what was observed, a scalar; -inf beyond the table."""
-        last = self.coefficients.shape[1] - 1
-        piece = jnp.clip(roots.astype(int), 0, last)
+        pieces = self.coefficients.shape[1]
+        place = STEP * roots
+        piece = jnp.clip(place.astype(int), 0, pieces - 1)
         cubic = self.coefficients[:, piece, jnp.arange(MULTIPOLES)]
-        value = jnp.sum(jnp.polyval(cubic, roots - piece))
-        return jnp.where(jnp.all((roots >= 0) & (roots <= last + 1)), value, -jnp.inf)
+        value = jnp.sum(jnp.polyval(cubic, place - piece))
+        return jnp.where(jnp.all((place >= 0) & (place <= pieces)), value, -jnp.inf)
 
 
 def lowe() -> LowE:
