@@ -154,8 +154,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="a JSON file for the results")
     out = parser.parse_args().out
     report, errors, posteriors = go(jax.random.key(2))
-    errors.savefig(HERE / "emulators.png", dpi=80)
-    posteriors.savefig(HERE / "two_ways.png", dpi=48)
     roads = report["parameters"]
     for name in PUBLISHED:
         columns = (
@@ -170,6 +168,8 @@ def main() -> None:
         from benchmarks.environment import write
 
         write(out, report)
+    errors.savefig(HERE / "emulators.png", dpi=80)
+    posteriors.savefig(HERE / "two_ways.png", dpi=48)
 
 
 if __name__ == "__main__":  # the worker processes of `campaign` import this file
