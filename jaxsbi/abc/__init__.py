@@ -28,7 +28,7 @@ from jaxsbi.abc.kde import KernelDensity, kde
 from jaxsbi.abc.regression import adjust
 from jaxsbi.abc.rejection import RejectionInfo, rejection
 from jaxsbi.abc.smc import SMCInfo, smc
-from jaxsbi.abc.summaries import LinearSummary, NetworkSummary, linear_summary, network_summary
+from jaxsbi.abc.summaries import LinearSummary, linear_summary
 
 __all__ = [
     "Distance",
@@ -38,7 +38,6 @@ __all__ = [
     "LinearSummary",
     "Mahalanobis",
     "MaximumMeanDiscrepancy",
-    "NetworkSummary",
     "RejectionInfo",
     "SMCInfo",
     "Summary",
@@ -46,7 +45,6 @@ __all__ = [
     "kde",
     "linear_summary",
     "mahalanobis",
-    "network_summary",
     "rejection",
     "scaled_euclidean",
     "smc",

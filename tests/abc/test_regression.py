@@ -7,9 +7,8 @@ import numpyro.distributions as dist
 import pytest
 
 import jaxsbi
-from jaxsbi import abc
+from jaxsbi import abc, networks
 from jaxsbi.abc.regression import ridge
-from jaxsbi.abc.summaries import _train
 
 PRIOR = jaxsbi.Prior(mean=dist.Normal(jnp.zeros(2), 1.0).to_event(1))
 MIX = jnp.array([[1.0, 0.5], [-0.3, 1.0], [0.2, 0.8]])
@@ -146,7 +145,9 @@ def cube(key, theta):
 
 @pytest.fixture(scope="module")
 def learned():
-    return abc.network_summary(jax.random.key(1), PRIOR, simulations(cube), epochs=40)
+    method = jaxsbi.compression.regression(networks.MLP(64, 64, out=PRIOR.dim))
+    fitted = jaxsbi.fit(jax.random.key(1), method, PRIOR, simulations(cube), max_epochs=40)
+    return jaxsbi.compression.summary(fitted.posterior)
 
 
 def test_a_network_explains_more_than_a_line(learned):
@@ -174,12 +175,6 @@ def test_a_learned_summary_makes_rejection_better(learned):
     assert error(learned) < 0.5 * error(None)
 
 
-def test_learning_is_compiled_once(learned):
-    before = _train._cache_size()
-    abc.network_summary(jax.random.key(7), PRIOR, simulations(cube), epochs=40)
-    assert _train._cache_size() == before
-
-
 def test_failed_simulations_are_not_learned_from():
     rows = simulations()
     weight = jnp.where(jnp.arange(2_000) < 100, 0.0, 1.0)
@@ -188,10 +183,3 @@ def test_failed_simulations_are_not_learned_from():
     summary = abc.linear_summary(PRIOR, broken)
     expected = abc.linear_summary(PRIOR, rows[100:])
     np.testing.assert_allclose(summary.slopes, expected.slopes, rtol=1e-2, atol=1e-3)
-
-
-def test_errors():
-    with pytest.raises(TypeError, match="typed key"):
-        abc.network_summary(jax.random.PRNGKey(0), PRIOR, simulations())
-    with pytest.raises(ValueError, match="at least 20"):
-        abc.network_summary(jax.random.key(0), PRIOR, simulations()[:5])

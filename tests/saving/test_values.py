@@ -43,7 +43,6 @@ NEEDY: dict[str, Any] = {
     "Mahalanobis": {"whiten": jnp.eye(2)},
     "MaximumMeanDiscrepancy": {"scale": 1.0},
     "LinearSummary": {"mean": X, "scale": X, "slopes": jnp.ones((3, 40))},
-    "NetworkSummary": {"network": networks.MLP(4), "params": {}, "mean": X, "scale": X},
     "KernelDensity": {
         **{"prior": PRIOR, "centre": jnp.ones((2, 3)), "log_weight": jnp.zeros(2)},
         **{"factor": jnp.eye(3), "bandwidth": jnp.array(0.5)},
