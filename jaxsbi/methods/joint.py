@@ -40,10 +40,11 @@ class Joint:
     """
 
     latent: ClassVar[bool] = True
+    epochs: ClassVar[int] = 400
     network: nn.Module = JointTransformer()
     path: Any = EDM()
     sampler: Any = ode()
-    noises: int = 2
+    noises: int = 8
 
     def __post_init__(self) -> None:
         """Check the configuration.
@@ -173,7 +174,7 @@ def joint(
     network: nn.Module | None = None,
     path: Path | None = None,
     sampler: Any = None,
-    noises: int = 2,
+    noises: int = 8,
 ) -> Joint:
     """Return the configuration of a joint diffusion: one training, any question.
 
@@ -185,7 +186,8 @@ def joint(
         path: The noise to train with: `jaxsbi.fields.EDM(...)`, `VariancePreserving(...)` or
             `VarianceExploding(...)`.
         sampler: The solver that draws, `jaxsbi.fields.ode(...)` or `jaxsbi.fields.sde(...)`.
-        noises: Questions, times and noises that each example is seen with per step.
+        noises: Questions, times and noises that each example is seen with per step, and in the
+            validation: with few of them it stops too early.
 
     Raises:
         TypeError: If the network, the sampler or the path is none.
