@@ -111,7 +111,7 @@ def check_range(fitted: Fitted | Posterior, theta: Mapping[str, Any]) -> dict[st
 
 
 def _reach(posterior: Posterior) -> jax.Array:
-    reach = posterior.variables["statistics"]["reach"]
+    reach = posterior.variables["statistics"]["extremes"]
     return reach[0] if isinstance(posterior.method, Ensemble) else reach
 
 
