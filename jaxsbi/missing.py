@@ -15,6 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 
 INDICES = ("senders", "receivers")
+CONVERT = (
+    'Pass {"values": a.filled(0), "mask": ~np.ma.getmaskarray(a)} in the place of a: here true is '
+    "where something is there."
+)
 
 
 class Role(NamedTuple):
@@ -77,23 +81,21 @@ def empty(x: Any) -> np.ndarray:
     n = len(jax.tree.leaves(x)[0])
     if not given or any(r.mask is None and not r.verbatim for r in roles(x)):
         return np.zeros(n, bool)
-    return ~np.stack([occupied(mask) for mask in given.values()]).any(0)
+    return np.asarray(~np.any([occupied(mask) for mask in given.values()], axis=0))
 
 
 def occupied(mask: Any) -> np.ndarray:
     """Return in which data sets of a batch a mask is anywhere true, shape `(n,)`."""
-    return np.asarray(mask).reshape(len(mask), -1).any(1)
+    return np.asarray(np.any(np.asarray(mask).reshape(len(mask), -1), axis=1))
 
 
-def refuse_masked_arrays(where: str, x: Any) -> None:
-    """Raise a ValueError for NumPy's masked arrays: JAX would take their fill values for data."""
+def refuse_masked_arrays(where: str, x: Any, advice: str = CONVERT) -> None:
+    """Raise a ValueError for NumPy's masked arrays: what is under their mask would be data."""
     for path, a in jax.tree_util.tree_flatten_with_path(x)[0]:
         if np.ma.is_masked(a):
             raise ValueError(
                 f"{where}{jax.tree_util.keystr(path)}: expected an array without a mask of its "
-                "own, got a numpy.ma.MaskedArray a, whose mask would be lost. Pass "
-                '{"values": a.filled(0), "mask": ~np.ma.getmaskarray(a)} in its place: true is '
-                "where something is there."
+                f"own, got a numpy.ma.MaskedArray, whose mask would be lost. {advice}"
             )
 
 

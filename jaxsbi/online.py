@@ -26,6 +26,7 @@ from jaxsbi.base import (
     Simulator,
     Theta,
 )
+from jaxsbi.missing import cleared
 from jaxsbi.priors import Prior
 from jaxsbi.simulate import all_finite, draw, report, simulator_shape
 from jaxsbi.splitting import clean, seen, split
@@ -97,7 +98,7 @@ class _Noisy:
             key_noise, key_extrinsic = jax.random.split(key_noise)
             keys = jax.random.split(key_extrinsic, n)
             theta = theta | jax.vmap(self.extrinsic.sample)(keys)
-        x = jax.vmap(self.noise)(jax.random.split(key_noise, n), theta, rows.x)
+        x = cleared(jax.vmap(self.noise)(jax.random.split(key_noise, n), theta, rows.x))
         valid = jax.vmap(all_finite)((theta, x))
         return Simulations(theta, x, valid.astype(jnp.float32))
 
