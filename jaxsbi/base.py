@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsbi.missing import cleared, refuse_masked_arrays
+from jaxsbi.missing import observed, refuse_masked_arrays
 from jaxsbi.workarounds import register, register_dataclass
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ class DataSpec:
             jnp.asarray(a, dtype)
             for a, (_, _, dtype) in zip(jax.tree.leaves(x), self.leaves, strict=True)
         ]
-        x = cleared(jax.tree.unflatten(self.treedef, arrays))
+        x = observed(jax.tree.unflatten(self.treedef, arrays))
         for (path, _, _), a in zip(self.leaves, jax.tree.leaves(x), strict=True):
             bad = 0 if isinstance(a, jax.core.Tracer) else int(jnp.sum(~jnp.isfinite(a)))
             if bad:

@@ -8,6 +8,7 @@ shape begins with the mask's: of members, `(n,)` beside `(n, features)`, or of s
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, NamedTuple
 
 import jax
@@ -87,6 +88,19 @@ def empty(x: Any) -> np.ndarray:
 def occupied(mask: Any) -> np.ndarray:
     """Return in which data sets of a batch a mask is anywhere true, shape `(n,)`."""
     return np.asarray(np.any(np.asarray(mask).reshape(len(mask), -1), axis=1))
+
+
+def observed(x: Any) -> Any:
+    """Return an observation with zeros where nothing is there; warn if nothing at all is there."""
+    known = not any(isinstance(a, jax.core.Tracer) for a in jax.tree.leaves(x))
+    if known and masks(x) and empty(jax.tree.map(lambda a: np.asarray(a)[None], x))[0]:
+        warnings.warn(
+            "observation: nothing is there, for its masks are false everywhere. True means "
+            "present; if it is not an empty data set, invert them.",
+            UserWarning,
+            stacklevel=4,
+        )
+    return cleared(x)
 
 
 def refuse_masked_arrays(where: str, x: Any, advice: str = CONVERT) -> None:

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsbi.base import Array, Simulations
+from jaxsbi import missing
+from jaxsbi.base import Array, Simulations, warn
 from jaxsbi.priors import Prior
 
 PREPARED = 256
@@ -118,6 +119,31 @@ def check_theta(simulations: Simulations, prior: Prior) -> None:
             "simulations: expected the same number of rows in theta, x and weight, got "
             f"{got}. Every leaf has a leading axis of simulations; data sets of several sizes are "
             "padded to one, with a mask: jaxsbi.networks.pad(list_of_arrays)."
+        )
+
+
+def check_there(rows: Simulations) -> None:
+    """Look (on the host) at whether masked data hold anything to learn from.
+
+    Raises:
+        ValueError: If a masked part of x has nothing there in any row.
+
+    Warns:
+        UserWarning: If there are rows of which nothing is there in any part.
+    """
+    for place, mask in missing.masks(rows.x).items():
+        if not missing.occupied(mask).any():
+            raise ValueError(
+                f"simulations.x{place}: expected a mask that is true somewhere, got one that is "
+                f"false in all {len(rows)} examples. True means present (in NumPy's masked arrays "
+                "it means absent): invert it, or leave this part of x out."
+            )
+    bare = int(np.sum(missing.empty(rows.x)))
+    if bare:
+        warn(
+            f"simulations: of {bare} of {len(rows)} examples nothing is there: their masks are "
+            "false everywhere. True means present; where no data set can be empty, look at how "
+            "the masks were made."
         )
 
 

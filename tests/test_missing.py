@@ -121,6 +121,11 @@ def test_an_observation_may_hide_anything():
     spec = DataSpec.of(hole())
     check_cleared(spec.conform(hole()))
     check_cleared(jax.jit(spec.conform)(hole()))
+
+    def moved(by):  # its mask is known, its values are not
+        return spec.conform(hole(by))["flux"]["values"]
+
+    np.testing.assert_array_equal(jax.jacfwd(moved)(0.0), THERE)
     x = hole()
     x["bag"]["values"] = x["bag"]["values"].at[0, 0].set(jnp.nan)
     with pytest.raises(
