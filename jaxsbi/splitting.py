@@ -110,6 +110,7 @@ def check_theta(simulations: Simulations, prior: Prior) -> None:
             f"simulations.theta: expected the prior's parameters {prior.shapes}, got {shapes}. "
             "Pass the prior that the simulations were drawn from."
         )
+    missing.refuse_masked_arrays("simulations.x", simulations.x)
     leaves = jax.tree.leaves(simulations)
     ragged = any(isinstance(a, np.ndarray) and a.dtype.hasobject for a in leaves)
     rows = set() if ragged else {jnp.shape(a)[0] for a in leaves}

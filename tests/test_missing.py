@@ -142,6 +142,9 @@ def test_masked_arrays_of_numpy_are_refused():
     theta = {"theta": np.ones(2)}
     with pytest.raises(ValueError, match=rf"from_arrays: x\['flux'\]: .*{ADVICE}"):
         jaxsbi.from_arrays(theta, {"flux": MASKED})
+    rows = jaxsbi.Simulations(theta, {"flux": MASKED}, np.ones(2))
+    with pytest.raises(ValueError, match=rf"simulations\.x\['flux'\]: .*{ADVICE}"):
+        jaxsbi.fit(jax.random.key(0), jaxsbi.npe(), PRIOR, rows)
     with pytest.raises(ValueError, match=rf"observation: .*{ADVICE}"):
         DataSpec.of(jnp.ones(2)).conform(MASKED[0])
     with pytest.raises(ValueError, match=r"from_arrays: theta\['theta'\]: .* Leave out runs"):
