@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsbi.missing import observed, refuse_masked_arrays
 from jaxsbi.workarounds import register, register_dataclass
 
 if TYPE_CHECKING:
@@ -160,12 +161,13 @@ class DataSpec:
         return "{" + ", ".join(f"{p}: {d}{list(s)}" for p, s, d in self.leaves) + "}"
 
     def conform(self, x: Data) -> Data:
-        """Return `x` as arrays of the expected dtypes, or raise a clear error.
+        """Return `x` as arrays of the expected dtypes, 0 where masked, or raise a clear error.
 
         Raises:
             TypeError: If the structure or the kind of dtype (float, int, bool) differs.
             ValueError: If a shape differs, or a concrete array holds NaN or infinity.
         """
+        refuse_masked_arrays("observation", x)
         try:
             came = DataSpec.of(x)
         except TypeError as error:
@@ -197,14 +199,15 @@ class DataSpec:
             jnp.asarray(a, dtype)
             for a, (_, _, dtype) in zip(jax.tree.leaves(x), self.leaves, strict=True)
         ]
-        for (path, _, _), a in zip(self.leaves, arrays, strict=True):
-            if not isinstance(a, jax.core.Tracer) and not bool(jnp.all(jnp.isfinite(a))):
+        x = observed(jax.tree.unflatten(self.treedef, arrays))
+        for (path, _, _), a in zip(self.leaves, jax.tree.leaves(x), strict=True):
+            bad = 0 if isinstance(a, jax.core.Tracer) else int(jnp.sum(~jnp.isfinite(a)))
+            if bad:
                 raise ValueError(
-                    f"observation{path}: expected finite numbers, got "
-                    f"{int(jnp.sum(~jnp.isfinite(a)))} NaN or infinite entries. Mask or impute "
-                    "them, and simulate with the same mask."
+                    f"observation{path}: expected finite numbers, got {bad} NaN or infinite "
+                    "entries. Mask or impute them, and simulate with the same mask."
                 )
-        return jax.tree.unflatten(self.treedef, arrays)
+        return x
 
 
 def _kind(dtype: str) -> str:

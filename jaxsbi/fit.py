@@ -32,7 +32,7 @@ from jaxsbi.base import (
     Variables,
 )
 from jaxsbi.priors import Prior
-from jaxsbi.splitting import repeated, seen, split, usual_fraction
+from jaxsbi.splitting import check_there, repeated, seen, split, usual_fraction
 from jaxsbi.training import Plan, TrainState
 from jaxsbi.windows import Stored, Windows, held_out, valid
 
@@ -121,7 +121,8 @@ def fit(
         TypeError: If the key is not typed, `method` is not a configured method, `optimizer`
             is no Optax transformation, or `mesh` no mesh.
         ValueError: If there are too few simulations, a batch is larger than the training part,
-            or an option is out of its range; or if the checkpoint is damaged, or of another
+            an option is out of its range, or a masked part of x has nothing there in any example;
+            or if the checkpoint is damaged, or of another
             call (the message names what differs).
         FloatingPointError: If the loss becomes NaN or infinite; the message names the epoch.
     """
@@ -143,6 +144,7 @@ def fit(
 
     rows, cut = split(simulations, validation_fraction, prior)
     getattr(method, "check", lambda rows: None)(simulations)
+    check_there(rows)
     used = (cut, len(rows) - cut)
     num_invalid = len(simulations) - len(rows)
     if capacity is not None:
@@ -205,6 +207,7 @@ def _fit_stored(
     )
     _, validation = _parts(method, prior, kept.rows, 0, plan.evaluation_batch)
     first = valid(windows.read(0))
+    check_there(first)
     outcome = loop.train(
         method,
         prior.latent if getattr(method, "latent", False) else prior,

@@ -26,9 +26,10 @@ from jaxsbi.base import (
     Simulator,
     Theta,
 )
+from jaxsbi.missing import cleared
 from jaxsbi.priors import Prior
 from jaxsbi.simulate import all_finite, draw, report, simulator_shape
-from jaxsbi.splitting import clean, seen, split
+from jaxsbi.splitting import check_there, clean, seen, split
 from jaxsbi.training import Plan, Stream
 from jaxsbi.workarounds import register_dataclass
 
@@ -97,7 +98,7 @@ class _Noisy:
             key_noise, key_extrinsic = jax.random.split(key_noise)
             keys = jax.random.split(key_extrinsic, n)
             theta = theta | jax.vmap(self.extrinsic.sample)(keys)
-        x = jax.vmap(self.noise)(jax.random.split(key_noise, n), theta, rows.x)
+        x = cleared(jax.vmap(self.noise)(jax.random.split(key_noise, n), theta, rows.x))
         valid = jax.vmap(all_finite)((theta, x))
         return Simulations(theta, x, valid.astype(jnp.float32))
 
@@ -163,6 +164,7 @@ def fit_online(
     key_first, key_validation, key_fit = jax.random.split(key, 3)
     source, other, law = _streams(method, prior, simulator)
     first = _made(source, key_first, FIRST, law)
+    check_there(first)
     held_out = _made(other, key_validation, VALIDATION, law)
     plan = _plan(num_steps, batch_size, len(held_out), optimizer is not None, mesh)
     if optimizer is None:

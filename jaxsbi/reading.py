@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsbi.base import Data, Simulations, Theta, warn
+from jaxsbi.missing import cleared, refuse_masked_arrays
 from jaxsbi.simulate import all_finite
 
 if TYPE_CHECKING:
@@ -43,15 +44,19 @@ def from_arrays(theta: Mapping[str, Any], x: Data, weight: Any = None) -> Simula
 
     Args:
         theta: Named parameters, each of shape `(n, *shape)`.
-        x: A pytree of arrays, each of shape `(n, *shape)`.
+        x: A pytree of arrays, each of shape `(n, *shape)`. What is masked may be anything, also
+            NaN, and becomes 0.
         weight: Shape `(n,)`, 0 for runs to leave out; 1 by default.
 
     Raises:
-        ValueError: If the arrays do not have the same number of rows, or no row is finite.
+        ValueError: If the arrays do not have the same number of rows, no row is finite, or one is
+            a masked array of NumPy's.
 
     Warns:
         UserWarning: If some rows are not finite; they have weight 0.
     """
+    refuse_masked_arrays("from_arrays: x", x)
+    refuse_masked_arrays("from_arrays: theta", theta, "Leave out runs of unknown parameters.")
     theta = {name: _on_device(a) for name, a in theta.items()}
     x = jax.tree.map(_on_device, x)
     shapes = {
@@ -65,7 +70,7 @@ def from_arrays(theta: Mapping[str, Any], x: Data, weight: Any = None) -> Simula
             "from_arrays: expected a leading axis of runs, of one length in theta and in x, got "
             f"{', '.join(f'{name} {shape}' for name, shape in shapes.items()) or 'no theta'}."
         )
-    n = rows.pop()[0]
+    n, x = rows.pop()[0], cleared(x)
     given = jnp.ones(n) if weight is None else jnp.asarray(weight, float)
     if given.shape != (n,):
         raise ValueError(f"from_arrays: expected weight of shape ({n},), got {given.shape}.")

@@ -12,6 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from jaxsbi.base import Array, Data, Key, Simulations, Simulator, Theta, check_key, warn
+from jaxsbi.missing import cleared
 from jaxsbi.priors import Prior
 
 CHUNK_BYTES = 32 * 2**20
@@ -44,7 +45,7 @@ def simulate(
 
     Returns:
         Simulations with `weight` 0 where `x` (or theta) is not finite; these rows are reported by
-        a warning and left out of training.
+        a warning and left out of training. What is masked may be anything, and becomes 0.
 
     Raises:
         TypeError: If the key is not typed, or the simulator returns something else than a pytree
@@ -230,7 +231,7 @@ def draw(simulator: Simulator, prior: Prior, key: Key) -> tuple[Theta, Data, Arr
     """Return one draw of the prior, its simulation, and whether every number is finite."""
     key_theta, key_x = jax.random.split(key)
     theta = prior.sample(key_theta)
-    x = simulator(key_x, theta)
+    x = cleared(simulator(key_x, theta))
     return theta, x, all_finite((theta, x))
 
 
@@ -239,7 +240,7 @@ def _simulate_at_chunk(
     simulator: Simulator, rows: tuple[Theta, Array]
 ) -> tuple[Theta, Data, Array]:
     def one(theta: Theta, key: Key) -> tuple[Theta, Data, Array]:
-        x = simulator(key, theta)
+        x = cleared(simulator(key, theta))
         return theta, x, all_finite((theta, x))
 
     return jax.vmap(one)(*rows)

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsbi import missing
 from jaxsbi.base import Array, Simulations, Theta, warn
 from jaxsbi.priors import Prior
 
@@ -115,6 +116,7 @@ def check_theta(simulations: Simulations, prior: Prior) -> None:
             f"simulations.theta: expected the prior's parameters {prior.shapes}, got {shapes}. "
             "Pass the prior that the simulations were drawn from."
         )
+    missing.refuse_masked_arrays("simulations.x", simulations.x)
     leaves = jax.tree.leaves(simulations)
     ragged = any(isinstance(a, np.ndarray) and a.dtype.hasobject for a in leaves)
     rows = set() if ragged else {jnp.shape(a)[0] for a in leaves}
@@ -156,6 +158,31 @@ def _check_support(simulations: Simulations, prior: Prior) -> None:
 @jax.jit
 def _allowed(prior: Prior, theta: Theta) -> Array:
     return jnp.isfinite(jax.vmap(prior.log_prob)(theta))
+
+
+def check_there(rows: Simulations) -> None:
+    """Look (on the host) at whether masked data hold anything to learn from.
+
+    Raises:
+        ValueError: If a masked part of x has nothing there in any row.
+
+    Warns:
+        UserWarning: If there are rows of which nothing is there in any part.
+    """
+    for place, mask in missing.masks(rows.x).items():
+        if not missing.occupied(mask).any():
+            raise ValueError(
+                f"simulations.x{place}: expected a mask that is true somewhere, got one that is "
+                f"false in all {len(rows)} examples. True means present (in NumPy's masked arrays "
+                "it means absent): invert it, or leave this part of x out."
+            )
+    bare = int(np.sum(missing.empty(rows.x)))
+    if bare:
+        warn(
+            f"simulations: of {bare} of {len(rows)} examples nothing is there: their masks are "
+            "false everywhere. True means present; where no data set can be empty, look at how "
+            "the masks were made."
+        )
 
 
 def clean(rows: Simulations) -> Simulations:

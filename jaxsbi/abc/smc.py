@@ -26,6 +26,7 @@ from jaxsbi.abc.nearest import (
 )
 from jaxsbi.abc.rejection import check_kept, warn_of
 from jaxsbi.base import Array, Data, Key, Simulator, Theta, is_concrete, warn
+from jaxsbi.missing import cleared
 from jaxsbi.priors import Prior
 from jaxsbi.samplers.weights import effective_size
 from jaxsbi.simulate import all_finite
@@ -233,7 +234,7 @@ def _simulation(
     def one(proposed: tuple[Array, Key, Array]) -> tuple[Any, Array]:
         z, key, round_ = proposed
         theta = prior.from_latent(z)
-        x = simulator(key, theta)
+        x = cleared(simulator(key, theta))
         valid = all_finite((z, theta, x))
         return (z, x, round_), measure(distance, summary, x, observed, valid)
 

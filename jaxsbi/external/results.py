@@ -12,6 +12,7 @@ import numpy as np
 from jaxsbi.base import Data
 from jaxsbi.draws import Block, Record
 from jaxsbi.external.worker import Outcome
+from jaxsbi.missing import cleared
 
 Template = Any
 """A pytree of `jax.ShapeDtypeStruct`: the structure of one data set as the simulator returns it."""
@@ -42,7 +43,7 @@ def same(a: Template, b: Template) -> bool:
 
 def common_template(outcomes: Sequence[Outcome]) -> Template | None:
     """Return the template that most valid results have (a lone NaN says nothing of the shape)."""
-    valid = [o.x for o in outcomes if o.status == "ok" and not _trouble(o.x)]
+    valid = [o.x for o in outcomes if o.status == "ok" and not _trouble(cleared(o.x))]
     if not valid:
         return None
     keys = [(jax.tree.structure(x), describe(template_of(x))) for x in valid]
@@ -103,10 +104,11 @@ def fill_value(dtype: Any) -> Any:
 def _check(x: Data, template: Template | None) -> tuple[str, Data | None]:
     """Return what is wrong with a result, and the result if it fits into the arrays."""
     if template is None:  # no result at all is valid
-        return _trouble(x), None
+        return _trouble(cleared(x)), None
     came = template_of(x)
     if not same(came, template):
         return f"expected {describe(template)} as in other draws, got {describe(came)}", None
+    x = cleared(x)
     return _trouble(x), x
 
 

@@ -22,6 +22,7 @@ import jax
 import numpy as np
 
 from jaxsbi.base import Data
+from jaxsbi.missing import refuse_masked_arrays
 
 GRACE = 2.0
 """Seconds after the time limit at which a process that does not react is ended."""
@@ -99,6 +100,10 @@ def attempt(
 
 
 def _as_numpy(x: Data) -> tuple[str, Data, str]:
+    try:
+        refuse_masked_arrays("x", x)
+    except ValueError as error:
+        return "invalid", None, str(error)
     arrays = jax.tree.map(np.asarray, x)
     leaves = jax.tree.leaves(arrays)
     wrong = [str(a.dtype) for a in leaves if a.dtype.kind not in "biufc"]

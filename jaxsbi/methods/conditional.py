@@ -287,14 +287,18 @@ def _data(data: DataSpec, x: Data | None, observed: Data | None) -> tuple[Data, 
     masks = [jnp.ones(shape, bool) for shape in shapes]
     if x is None:
         zeros = [jnp.zeros(shape, dtype) for _, shape, dtype in data.leaves]
-        x = jax.tree.unflatten(data.treedef, zeros)
-    elif observed is not None:
+        return jax.tree.unflatten(data.treedef, zeros), _joined(masks)
+    if observed is not None:
         masks = _masks(data, observed)
         leaves, treedef = jax.tree.flatten(x)
         if treedef == data.treedef and [jnp.shape(a) for a in leaves] == shapes:
             kept = [jnp.where(m, a, jnp.zeros_like(a)) for m, a in zip(masks, leaves, strict=True)]
             x = jax.tree.unflatten(treedef, kept)
-    return data.conform(x), jnp.concatenate([jnp.ravel(m) for m in masks])
+    return data.conform(x), _joined(masks)
+
+
+def _joined(masks: list[Array]) -> Array:
+    return jnp.concatenate([jnp.ravel(m) for m in masks])
 
 
 def _masks(data: DataSpec, observed: Data) -> list[Array]:

@@ -148,8 +148,10 @@ class Emulator:
         """Look at the simulations before training.
 
         Raises:
-            ValueError: If the transform or the approximation is not of these data.
+            ValueError: If the data have a mask, or the transform or the approximation is not of
+                these data.
         """
+        likelihood.check_all_there("emulator", simulations.x)
         valid = np.asarray(simulations.weight) > 0
         rows = jax.tree.map(lambda a: np.asarray(a)[valid], simulations)
         transforms.check(self.transform, rows.x)
@@ -157,7 +159,12 @@ class Emulator:
             approximations.check(self.approximation, rows)
 
     def init(self, key: Key, prior: Prior, simulations: Simulations) -> Variables:
-        """Return initial parameters, and the outputs' mean, scale and principal components."""
+        """Return initial parameters, and the outputs' mean, scale and principal components.
+
+        Raises:
+            ValueError: If the data have a mask.
+        """
+        likelihood.check_all_there("emulator", simulations.x)
         key_network, key_noise = jax.random.split(key)
         z = jax.vmap(prior.to_latent)(simulations.theta)
         y = jax.vmap(lambda z, x: self._unknown(prior, z, x))(z, simulations.x)

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 
 from jaxsbi.base import Array, Data, Key, Variables
 from jaxsbi.methods.scores import fit_scores, tame
+from jaxsbi.missing import Role, roles
 from jaxsbi.networks import flatten
-from jaxsbi.networks.masks import Role, roles
 from jaxsbi.networks.seeding import initialize
 
 MAX_NUMBERS = 512
@@ -55,7 +55,7 @@ def statistics(x: Data, *, pooled: bool = False) -> dict[str, Data]:
 
     Args:
         x: Training data, every leaf of shape `(n, *shape)`. What is masked
-            (`jaxsbi.networks.masks`) does not count.
+            (`jaxsbi.missing`) does not count.
         pooled: Share the statistics over all axes but the last (features), so that a set or an
             image is scaled without telling its members apart.
 
@@ -94,7 +94,7 @@ def average(a: Array, axes: tuple[int, ...], mask: Array | None) -> Array:
 def standardize(statistics: dict[str, Data], x: Data) -> Data:
     """Return one data set with zero mean and unit scale, as floats.
 
-    What is masked (`jaxsbi.networks.masks`) becomes 0; masks and indices stay as they are.
+    What is masked (`jaxsbi.missing`) becomes 0; masks and indices stay as they are.
     """
 
     def one(a: Array, role: Role, mean: Array, scale: Array) -> Array:

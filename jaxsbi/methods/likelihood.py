@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
+from jaxsbi import missing
 from jaxsbi.base import Array, Data, Key, Theta, Variables
 from jaxsbi.priors import Prior
 
@@ -31,6 +32,18 @@ class LikelihoodMethod(Protocol):
     def log_likelihood(self, variables: Variables, prior: Prior, z: Array, x: Data) -> Array:
         """Return the log-likelihood at a latent point of the training prior (a scalar)."""
         ...
+
+
+def check_all_there(road: str, x: Data) -> None:
+    """Raise a ValueError for data with a mask: a law of x itself would be one of what is hidden."""
+    masked = list(missing.masks(x))
+    if masked:
+        raise ValueError(
+            f"{road}: expected x without a mask, got one in {', '.join(f'x{m}' for m in masked)}. "
+            "Its law is of the numbers of x, also of those under a mask. Take a road that reads x "
+            "through a summary, npe, fmpe, npse or nre; or jaxsbi.compression.frozen(nle(), "
+            "summary), which learns the law of a summary that reads masks."
+        )
 
 
 def is_learned_by(method: Any) -> bool:

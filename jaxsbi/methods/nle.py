@@ -58,7 +58,12 @@ class NLE:
         gradients.check(self.ratio, "ratio")
 
     def init(self, key: Key, prior: Prior, simulations: Simulations) -> Variables:
-        """Return initial parameters, and what is kept of the training data."""
+        """Return initial parameters, and what is kept of the training data.
+
+        Raises:
+            ValueError: If the data have a mask.
+        """
+        likelihood.check_all_there("nle", simulations.x)
         if self.ratio:
             gradients.ratios_of(self.ratio, simulations)
         x, z = simulations.x, jax.vmap(prior.to_latent)(simulations.theta)

@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxsbi.base import Array, Data
+from jaxsbi.missing import widen
 from jaxsbi.networks import activations
-from jaxsbi.networks.masks import members, widen
+from jaxsbi.networks.masks import members
 
 SPACE = {1: "length, channels", 2: "height, width, channels", 3: "depth, height, width, channels"}
 

@@ -1,60 +1,13 @@
-"""Which numbers of a data set are there: the one convention by which masks travel.
-
-A dict's boolean entry "mask" (true where something is there) speaks of the arrays beside it whose
-shape begins with the mask's: of members, `(n,)` beside `(n, features)`, or of single numbers,
-`(n, features)`. What is masked is never looked at. Indices that join the parts of a graph,
-"senders" and "receivers", are names and no quantities: they are never standardised.
-"""
+"""What networks read of masked data (`jaxsbi.missing`): members, and means over those there."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from jaxsbi.base import Array, Data
-
-INDICES = ("senders", "receivers")
-
-
-class Role(NamedTuple):
-    """What an array of a data set is.
-
-    Attributes:
-        mask: Where it is there, with as many axes as the array; `None` for everywhere.
-        verbatim: Whether it is a mask or an index, and no quantity.
-    """
-
-    mask: Array | None
-    verbatim: bool
-
-
-def roles(x: Data) -> list[Role]:
-    """Return the role of each array, in the pytree's order; also for a batch of data sets."""
-    leaves = jax.tree_util.tree_flatten_with_path(x)[0]
-    names = [getattr(path[-1], "key", None) if path else None for path, _ in leaves]
-    masks = {
-        path[:-1]: a
-        for name, (path, a) in zip(names, leaves, strict=True)
-        if name == "mask" and jnp.issubdtype(jnp.result_type(a), bool)
-    }
-
-    def role(name: Any, path: Any, a: Array) -> Role:
-        mask = masks.get(path[:-1]) if path else None
-        index = name in INDICES and jnp.issubdtype(jnp.result_type(a), jnp.integer)
-        if index or (name == "mask" and mask is not None):
-            return Role(None, True)
-        if mask is None or jnp.shape(a)[: mask.ndim] != mask.shape:
-            return Role(None, False)
-        return Role(widen(mask, jnp.ndim(a)), False)
-
-    return [role(name, path, a) for name, (path, a) in zip(names, leaves, strict=True)]
-
-
-def widen(mask: Array, ndim: int) -> Array:
-    """Return `mask` with axes of length 1 behind its own, `ndim` in all."""
-    return mask.reshape(mask.shape + (1,) * (ndim - mask.ndim))
+from jaxsbi.missing import widen
 
 
 class Members(NamedTuple):

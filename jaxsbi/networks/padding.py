@@ -7,7 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from jaxsbi.missing import refuse_masked_arrays
+
 MINIMUM = 8
+PAD_BOTH = (
+    'Pad values and masks: {"values": pad([a.filled(0) for a in arrays])["values"], '
+    '"mask": pad([~np.ma.getmaskarray(a) for a in arrays])["values"]}.'
+)
 
 
 def bucket(size: int) -> int:
@@ -39,12 +45,14 @@ def pad(arrays: Sequence[Any], length: int | None = None) -> dict[str, np.ndarra
         `{"values": (N, length, *features), "mask": (N, length)}`, with zeros as padding.
 
     Raises:
-        ValueError: If there is no array, their features differ, or one is too long.
+        ValueError: If there is no array, their features differ, one is too long, or a masked array
+            of NumPy's.
 
     >>> padded = pad([np.ones((2, 3)), np.ones((5, 3))])
     >>> padded["values"].shape, padded["mask"].sum(1)
     ((2, 8, 3), array([2, 5]))
     """
+    refuse_masked_arrays("pad: arrays", list(arrays), PAD_BOTH)
     rows = [np.asarray(a) for a in arrays]
     if not rows or any(a.ndim < 1 or a.shape[1:] != rows[0].shape[1:] for a in rows):
         got = sorted({a.shape[1:] for a in rows if a.ndim}) or "none"

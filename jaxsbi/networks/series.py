@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxsbi.base import Array, Data, Key
+from jaxsbi.missing import widen
 from jaxsbi.networks import activations
-from jaxsbi.networks.masks import members, pool, widen
+from jaxsbi.networks.masks import members, pool
 
 SLOWEST, FASTEST = 0.999, 0.9
 """Moduli of the states' factors per step at the start: memories of about 10 to 1,000 steps."""
