@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxsbi.support import warn_beyond
 from jaxsbi.workarounds import register, register_dataclass
 
 if TYPE_CHECKING:
@@ -281,7 +282,7 @@ class Posterior:
         return _log_prob(self, theta, self.data.conform(x))
 
     def with_prior(self, new: Prior) -> Posterior:
-        """Return the posterior under another prior, without new training.
+        """Return the posterior under another prior, without new training; warn of a wider one.
 
         Raises:
             NotImplementedError: For roads that learn the posterior itself (NPE, FMPE, NPSE):
@@ -299,6 +300,7 @@ class Posterior:
             raise ValueError(
                 f"with_prior: expected parameters {self.prior.shapes}, got {new.shapes}."
             )
+        warn_beyond(self.prior, new)
         return dataclasses.replace(self, method=replace(new))
 
 

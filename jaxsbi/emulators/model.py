@@ -208,8 +208,8 @@ def _checked(x: Data, mean: Data) -> Data:
     )
     if form != expected:
         raise ValueError(
-            f"emulator_model: expected x as the prediction is (the axes of plates first), {wanted}, "
-            f"got {came}. Pass `observe`, which makes the prediction of x from the emulated outputs."
+            f"emulator_model: expected x as the prediction is, {wanted} (axes of plates first), "
+            f"got {came}. Pass `observe`, which makes the prediction of x from what is emulated."
         )
     if is_concrete(x) and not all(np.isfinite(a).all() for a in jax.tree.leaves(x)):
         raise ValueError(

@@ -136,7 +136,7 @@ def gaussian_of(function: Callable[[Data], Array]) -> ModelledNoise:
         function: From the predicted data set, in the simulator's structure and units, to the
             covariance of its numbers (`jaxsbi.networks.flatten`), shape `(d, d)`, or their
             variances, shape `(d,)`; in JAX. `fit` and `emulator_model` look at some, and raise a
-            ValueError for one that is not positive definite. To be saved it must be of a class of your own with
-            `__call__`, passed to `save` and `load` as `types=[...]`.
+            ValueError for one that is not positive definite. To be saved it must be of a class of
+            your own with `__call__`, passed to `save` and `load` as `types=[...]`.
     """
     return ModelledNoise(function=function)
