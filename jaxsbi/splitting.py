@@ -9,13 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsbi.base import Array, Simulations
+from jaxsbi.base import Array, Simulations, Theta, warn
 from jaxsbi.priors import Prior
 
 PREPARED = 256
 """Data sets that a fixed summary reads at once."""
 VALIDATION_ROWS = 20
 """Rows that validate at least, or a quarter of all."""
+LOOKED_AT = 1024
+"""Rows of which it is looked whether the prior allows them."""
 
 
 def split(simulations: Simulations, fraction: float, prior: Prior) -> tuple[Simulations, int]:
@@ -102,7 +104,11 @@ def seen(method: Any, prior: Prior, rows: Simulations) -> Simulations:
 
 
 def check_theta(simulations: Simulations, prior: Prior) -> None:
-    """Raise a ValueError unless the simulations are of this prior, and as many in every leaf."""
+    """Look whether simulations are of this prior, and as many in every leaf.
+
+    Raises:
+        ValueError: If they are not, or the prior excludes them all; it warns if it excludes some.
+    """
     shapes = {name: tuple(a.shape[1:]) for name, a in simulations.theta.items()}
     if shapes != prior.shapes:
         raise ValueError(
@@ -119,6 +125,37 @@ def check_theta(simulations: Simulations, prior: Prior) -> None:
             f"{got}. Every leaf has a leading axis of simulations; data sets of several sizes are "
             "padded to one, with a mask: jaxsbi.networks.pad(list_of_arrays)."
         )
+    _check_support(simulations, prior)
+
+
+def _check_support(simulations: Simulations, prior: Prior) -> None:
+    """Say so if the prior excludes simulated parameters, of which most are not looked at.
+
+    Raises:
+        ValueError: If it excludes all: they are in other units, or of another prior.
+    """
+    valid = np.flatnonzero(np.asarray(simulations.weight) > 0)
+    if not valid.size:
+        return
+    # As many whatever there are, so that the program is compiled once.
+    index = valid[np.linspace(0, valid.size - 1, LOOKED_AT).astype(int)]
+    allowed = _allowed(prior, {n: np.asarray(a)[index] for n, a in simulations.theta.items()})
+    outside = 1.0 - float(np.mean(np.asarray(allowed)))
+    if not outside:
+        return
+    told = (
+        "simulations.theta: expected parameters that the prior allows, got "
+        f"{'only' if outside == 1.0 else f'about {outside:.2g} of them'} outside of its support, "
+        "where nothing can be learned. Pass the prior that they were drawn from, in their units."
+    )
+    if outside == 1.0:
+        raise ValueError(told)
+    warn(told)
+
+
+@jax.jit
+def _allowed(prior: Prior, theta: Theta) -> Array:
+    return jnp.isfinite(jax.vmap(prior.log_prob)(theta))
 
 
 def clean(rows: Simulations) -> Simulations:

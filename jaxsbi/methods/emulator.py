@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -52,20 +53,32 @@ class Components(nn.Module):
     components: int
 
     @nn.compact
-    def __call__(self, z: Array) -> Array:
-        """Return amplitudes `(components,)` from latent parameters `(d,)`."""
+    def __call__(self, v: Array) -> Array:
+        """Return amplitudes `(components,)` from the parameters' `coordinates`."""
         linear = nn.Dense(self.components, use_bias=False, kernel_init=nn.initializers.zeros)
-        v = coordinates(z)
         return nn.Dense(self.components)(self.network(v)) + linear(v)
 
 
-def coordinates(z: Array) -> Array:
+def coordinates(prior: Prior, z: Array) -> Array:
     """Return latent parameters beside their ranks under the prior, both of unit variance.
 
     A forward model is smooth in one of the two: in z under a (log-)normal prior, in the rank under
-    a (log-)uniform one.
+    a (log-)uniform one. There z runs to infinity at the end of an interval over values that hardly
+    differ, and what is linear in it with it: the rank stands in its place.
     """
-    return jnp.concatenate([z, np.sqrt(12.0) * (jax.scipy.stats.norm.cdf(z) - 0.5)])
+    rank = np.sqrt(12.0) * (jax.scipy.stats.norm.cdf(z) - 0.5)
+    return jnp.concatenate([jnp.where(_flat(prior), rank, z), rank])
+
+
+def _flat(prior: Prior) -> np.ndarray:
+    """Return which latent parameters have a (log-)uniform prior, shape `(dim,)`."""
+    found = []
+    for route in prior.routes.values():
+        leaf = route
+        while leaf.inner is not None:
+            leaf = leaf.inner
+        found.append(np.full(math.prod(route.shape), leaf.family == "Uniform"))
+    return np.concatenate(found)
 
 
 @configuration
@@ -114,11 +127,6 @@ class Emulator:
             )
 
     @property
-    def latent(self) -> bool:
-        """Whether training sees parameters by z only; an approximation reads them by name."""
-        return self.approximation is None
-
-    @property
     def steps(self) -> int:
         """Optimiser steps that `fit` aims at; what has no noise cannot be learned too long."""
         return 20_000 if self.exact else 5_600
@@ -159,11 +167,18 @@ class Emulator:
         rows = jax.vmap(lambda y: flatten(y) - flatten(mean))(y) / flatten(scale)[None]
         blocks = transforms.blocks(self.transform, jax.tree.map(lambda a: a[0], y))
         basis = principal(rows, self.components, blocks)
-        network = Components(self.network, basis.shape[0]).init(key_network, z[0])
+        network = Components(self.network, basis.shape[0])
+        network = network.init(key_network, coordinates(prior, z[0]))
         flat = jax.vmap(flatten)(simulations.x)
         width = moments(flat)[1]
         noise = {} if self.noise is None else self.noise.init(key_noise, width, prior.dim)
-        kept = {"mean": mean, "scale": scale, "basis": basis, "noise": width, "reach": extremes(z)}
+        kept = {
+            "mean": mean,
+            "scale": scale,
+            "basis": basis,
+            "noise": width,
+            "extremes": extremes(z),
+        }
         return {"params": {"network": network["params"], "noise": noise}, "statistics": kept}
 
     def loss(self, variables: Variables, prior: Prior, key: Key, batch: Simulations) -> Array:
@@ -182,7 +197,8 @@ class Emulator:
         """Return the emulated outputs at a latent point in the form in which they are learned."""
         stats = variables["statistics"]
         network = Components(self.network, stats["basis"].shape[0])
-        amplitude = network.apply({"params": variables["params"]["network"]}, z)
+        v = coordinates(prior, z)
+        amplitude = network.apply({"params": variables["params"]["network"]}, v)
         flat = flatten(stats["mean"]) + flatten(stats["scale"]) * (amplitude @ stats["basis"])
         leaves, structure = jax.tree.flatten(stats["mean"])
         cuts = np.cumsum([a.size for a in leaves])[:-1]
@@ -232,7 +248,7 @@ class Emulator:
 
     def look_at(self, variables: Variables, prior: Prior, draws: Theta) -> None:
         """Warn (on the host) of draws outside the range of the training parameters."""
-        reach.warn_outside(prior, variables["statistics"]["reach"], draws)
+        reach.warn_outside(prior, variables["statistics"]["extremes"], draws)
 
     def _known(self, prior: Prior, z: Array) -> Data:
         """Return the approximation, as outputs are learned."""

@@ -177,7 +177,7 @@ def test_a_frozen_emulator_is_looked_at_and_trained_as_a_plain_one(simulations):
     )
     plain = emulator(noise=jaxsbi.noise.gaussian(jnp.ones(2)))
     method = compression.frozen(plain, project)
-    for name in ("latent", "steps", "epochs", "validation_rows"):
+    for name in ("steps", "epochs", "validation_rows"):
         assert getattr(method, name) == getattr(plain, name)
     rows = simulations[:40]
     for ensemble in (None, 2):

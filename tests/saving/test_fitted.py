@@ -241,6 +241,7 @@ def test_a_prior_that_the_file_holds_is_not_supplied(runs, tmp_path):
         jaxsbi.load(tmp_path / "run", prior=runs.prior)
 
 
+@pytest.mark.filterwarnings("ignore:with_prior")  # it is wider
 def test_another_prior_made_from_a_function_is_refused(runs, tmp_path):
     fitted = runs.made(NLE)
     moved = fitted.posterior.with_prior(jaxsbi.Prior(model))

@@ -1,0 +1,38 @@
+"""What `fit` looks at before it trains."""
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+import pytest
+
+from jaxsbi import Prior, Simulations
+from jaxsbi.splitting import check_theta
+
+PRIOR = Prior(h=dist.Uniform(0.6, 0.8), mean=dist.Normal(jnp.zeros(2), 1.0).to_event(1))
+
+
+def simulations(h, weight=None):
+    n = len(h)
+    theta = {"h": jnp.asarray(h), "mean": jnp.zeros((n, 2))}
+    return Simulations(theta, jnp.zeros((n, 3)), jnp.ones(n) if weight is None else weight)
+
+
+def test_draws_of_the_prior_pass_in_silence():
+    theta = jax.vmap(PRIOR.sample)(jax.random.split(jax.random.key(0), 3_000))
+    check_theta(Simulations(theta, jnp.zeros((3_000, 3)), jnp.ones(3_000)), PRIOR)
+
+
+def test_other_units_are_refused():
+    with pytest.raises(ValueError, match=r"only outside of its support.*in their units"):
+        check_theta(simulations(jnp.linspace(60.0, 80.0, 50)), PRIOR)
+
+
+def test_some_outside_are_told():
+    h = jnp.where(jnp.arange(4_000) % 4 == 0, 0.9, 0.7)
+    with pytest.warns(UserWarning, match=r"about 0\.2\d* of them outside"):
+        check_theta(simulations(h), PRIOR)
+
+
+def test_failed_runs_may_have_any_parameters():
+    h = jnp.where(jnp.arange(50) < 10, jnp.nan, 0.7)
+    check_theta(simulations(h, (jnp.arange(50) >= 10).astype(float)), PRIOR)
