@@ -253,7 +253,7 @@ def test_arrays_of_equal_size_are_no_other_data():
 def test_bad_input(fitted, x):
     model = jaxsbi.emulator_model(fitted)
     for wrong in (x[:3], {"line": x}, x[None], x + 0j):
-        with pytest.raises(ValueError, match=r"expected x as .*float32\[8\], got .*`observe`"):
+        with pytest.raises(ValueError, match=r"expected x as .*float32\[8\] .*got .*`observe`"):
             log_density(model, (wrong,), {}, THETA)
     with pytest.raises(ValueError, match="x: expected finite data, got NaN"):
         log_density(model, (x.at[2].set(jnp.nan),), {}, THETA)
