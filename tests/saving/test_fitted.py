@@ -84,6 +84,7 @@ def again(path, fitted, **options):
     return jaxsbi.load(path, **options)
 
 
+@pytest.mark.filterwarnings("ignore:emulator. asked outside")  # few runs, hardly trained
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_comes_back_and_draws_the_same(runs, name, tmp_path):
     fitted = runs.made(METHODS[name])
