@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsbi.missing import observed, refuse_masked_arrays
+from jaxsbi.support import warn_beyond
 from jaxsbi.workarounds import register, register_dataclass
 
 if TYPE_CHECKING:
@@ -195,10 +196,8 @@ class DataSpec:
                     f"{where}: expected dtype {dtype}, got {got_dtype}. "
                     f"Convert it explicitly with x.astype({dtype!r})."
                 )
-        arrays = [
-            jnp.asarray(a, dtype)
-            for a, (_, _, dtype) in zip(jax.tree.leaves(x), self.leaves, strict=True)
-        ]
+        pairs = zip(jax.tree.leaves(x), self.leaves, strict=True)
+        arrays = [jnp.asarray(a, dtype) for a, (_, _, dtype) in pairs]
         x = observed(jax.tree.unflatten(self.treedef, arrays))
         for (path, _, _), a in zip(self.leaves, jax.tree.leaves(x), strict=True):
             bad = 0 if isinstance(a, jax.core.Tracer) else int(jnp.sum(~jnp.isfinite(a)))
@@ -284,7 +283,7 @@ class Posterior:
         return _log_prob(self, theta, self.data.conform(x))
 
     def with_prior(self, new: Prior) -> Posterior:
-        """Return the posterior under another prior, without new training.
+        """Return the posterior under another prior, without new training; warn of a wider one.
 
         Raises:
             NotImplementedError: For roads that learn the posterior itself (NPE, FMPE, NPSE):
@@ -302,6 +301,7 @@ class Posterior:
             raise ValueError(
                 f"with_prior: expected parameters {self.prior.shapes}, got {new.shapes}."
             )
+        warn_beyond(self.prior, new)
         return dataclasses.replace(self, method=replace(new))
 
 

@@ -31,6 +31,7 @@ from jaxsbi.base import (
 from jaxsbi.fingerprint import digest, program
 from jaxsbi.interrupt import Interrupt
 from jaxsbi.methods.ensemble import Ensemble
+from jaxsbi.networks.seeding import check_modules
 from jaxsbi.priors import Prior
 from jaxsbi.training import PROGRAMS, Plan, Source, TrainState
 from jaxsbi.windows import Windows
@@ -325,6 +326,7 @@ def check_options(key: Any, method: Any, optimizer: Any, ensemble: int | None) -
             "method: expected a configured method such as jaxsbi.npe(), got "
             f"{getattr(method, '__name__', None) or repr(method)}. Did you forget to call it?"
         )
+    check_modules(method)
     if optimizer is not None and not isinstance(optimizer, optax.GradientTransformation):
         raise TypeError(
             "optimizer: expected an Optax transformation such as optax.adam(1e-3), got "

@@ -22,6 +22,10 @@ Names = str | Sequence[str] | Mapping[str, str]
 """Columns of a file: one, several under their own names, or by the names they will have."""
 UNITS = ("units", "unit")
 COLUMNS = ("columns", "names")
+LISTS = (
+    "expected arrays with a leading axis of runs, got a list of data sets. Stack those of one "
+    "size, numpy.stack(…); pad those of several, with a mask: jaxsbi.networks.pad(…)."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,8 +53,8 @@ def from_arrays(theta: Mapping[str, Any], x: Data, weight: Any = None) -> Simula
         weight: Shape `(n,)`, 0 for runs to leave out; 1 by default.
 
     Raises:
-        ValueError: If the arrays do not have the same number of rows, no row is finite, or one is
-            a masked array of NumPy's.
+        ValueError: If the arrays do not have the same number of rows, there are none or lists of
+            data sets in their place, no row is finite, or one is a masked array of NumPy's.
 
     Warns:
         UserWarning: If some rows are not finite; they have weight 0.
@@ -65,9 +69,12 @@ def from_arrays(theta: Mapping[str, Any], x: Data, weight: Any = None) -> Simula
         for path, a in jax.tree_util.tree_flatten_with_path(tree)[0]
     }
     rows = {shape[:1] for shape in shapes.values()}
-    if not theta or len(rows) != 1 or rows == {()}:
+    if len(rows) > 1 and _has_lists(x):
+        raise ValueError(f"from_arrays: x: {LISTS}")
+    if not theta or len(rows) != 1 or rows == {()} or rows == {(0,)}:
         raise ValueError(
-            "from_arrays: expected a leading axis of runs, of one length in theta and in x, got "
+            "from_arrays: expected a leading axis of runs, one or more, of one length in theta and "
+            "in x, got "
             f"{', '.join(f'{name} {shape}' for name, shape in shapes.items()) or 'no theta'}."
         )
     n, x = rows.pop()[0], cleared(x)
@@ -121,10 +128,16 @@ def read_hdf5(
         ImportError: If h5py is not installed.
         FileNotFoundError: If there is no such file.
         ValueError: If it is no HDF5 file, a column is missing (the message lists those there
-            are), columns have different numbers of rows, or a unit is another.
+            are) or named twice, columns have different numbers of rows or none, or a unit is
+            another.
     """
     with _opened(path) as file:
         wanted = {"theta": _by_name(theta, "theta"), "x": _by_name(x, "x")}
+        if both := [name for name in wanted["x"] if name in wanted["theta"]]:
+            raise ValueError(
+                f"read_hdf5: expected other names in x than in theta, got {both} in both. Give a "
+                'column another name, as in x={"name": "column"}.'
+            )
         missing = [c for names in wanted.values() for c in names.values() if not _find(file, c)]
         if missing:
             raise ValueError(
@@ -201,7 +214,13 @@ def _read(file: h5py.File, column: str, rows: slice) -> np.ndarray:
     elif dataset.dtype.names:
         values = dataset[name][rows]
     else:
-        values = dataset[rows, _within(dataset).index(name)]
+        names = _within(dataset)
+        if len(names) != dataset.shape[1] or len(set(names)) != len(names):
+            raise ValueError(
+                f"{column}: expected a name for each of the matrix's {dataset.shape[1]} columns, "
+                f"and no name twice, got {names}."
+            )
+        values = dataset[rows, names.index(name)]
     if values.dtype.kind not in "biufc":
         raise ValueError(f"{column}: expected numbers, got {values.dtype}.")
     return values
@@ -257,9 +276,21 @@ def _never(theta: Theta, x: Data) -> list[str]:
     ]
 
 
+def _has_lists(x: Data) -> bool:
+    nodes = jax.tree.leaves(x, is_leaf=lambda node: isinstance(node, list | tuple))
+    return any(isinstance(node, list | tuple) for node in nodes)
+
+
 def _on_device(a: Any) -> jax.Array:
-    """Return an array of JAX's; doubles become floats unless JAX works in double precision."""
+    """Return an array of JAX's; doubles become floats unless JAX works in double precision.
+
+    Raises:
+        ValueError: If it holds no numbers.
+    """
     array = np.asarray(a)
+    if array.dtype.kind in "OSU":
+        hint = LISTS if array.dtype.hasobject else "expected numbers."
+        raise ValueError(f"from_arrays: got an array of {array.dtype}: {hint}")
     return jnp.asarray(array, jax.dtypes.canonicalize_dtype(array.dtype))
 
 

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsbi import missing
-from jaxsbi.base import Array, Simulations, Theta, warn
+from jaxsbi.base import Array, Simulations, warn
 from jaxsbi.priors import Prior
+from jaxsbi.support import allowed
 
 PREPARED = 256
 """Data sets that a fixed summary reads at once."""
@@ -141,8 +142,8 @@ def _check_support(simulations: Simulations, prior: Prior) -> None:
         return
     # As many whatever there are, so that the program is compiled once.
     index = valid[np.linspace(0, valid.size - 1, LOOKED_AT).astype(int)]
-    allowed = _allowed(prior, {n: np.asarray(a)[index] for n, a in simulations.theta.items()})
-    outside = 1.0 - float(np.mean(np.asarray(allowed)))
+    theta = {name: np.asarray(a)[index] for name, a in simulations.theta.items()}
+    outside = 1.0 - float(np.mean(np.asarray(allowed(prior, theta))))
     if not outside:
         return
     told = (
@@ -153,11 +154,6 @@ def _check_support(simulations: Simulations, prior: Prior) -> None:
     if outside == 1.0:
         raise ValueError(told)
     warn(told)
-
-
-@jax.jit
-def _allowed(prior: Prior, theta: Theta) -> Array:
-    return jnp.isfinite(jax.vmap(prior.log_prob)(theta))
 
 
 def check_there(rows: Simulations) -> None:

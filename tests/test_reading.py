@@ -14,6 +14,8 @@ N = 30
 THETA = {"hubble": RNG.uniform(60, 80, N), "omega": RNG.uniform(0.1, 0.5, N)}
 SPECTRA = {"tt": RNG.normal(size=(N, 4)), "ee": RNG.normal(size=(N, 3))}
 
+LISTS = r"got .*a list of data sets.*jaxsbi.networks.pad\("
+
 
 @pytest.fixture
 def campaign(tmp_path):
@@ -35,6 +37,10 @@ def campaign(tmp_path):
         file["matrix"] = np.stack(list(THETA.values()), 1)
         file["matrix"].attrs["columns"] = list(THETA)
         file["matrix"].attrs["units"] = ["km/s/Mpc", "1"]
+        for kind, names in (("long", ["a", "b", "c"]), ("twice", ["a", "a"])):
+            file[kind] = np.ones((N, 2))
+            file[kind].attrs["columns"] = names
+        file["empty"] = np.zeros((0, 4))
         file["counts"] = np.arange(N)
         file["strain"] = SPECTRA["tt"] + 1j
         file["short"] = np.zeros(N - 1)
@@ -110,6 +116,18 @@ def test_a_campaign_is_trained_on(campaign):
         ({"h": "notes"}, "counts", {}, "notes: expected numbers, got object"),
         ([], "counts", {}, "theta: expected at least one column"),
         (
+            {"q": "parameters/hubble"},
+            {"q": "spectra/tt"},
+            {"units": {"q": "uK^2"}},
+            r"expected other names in x than in theta, got \['q'\] in both.*another name",
+        ),
+        ({"a": "long/a"}, "counts", {}, r"long/a: .*each of the matrix's 2 columns.*'b', 'c'"),
+        ({"c": "long/c"}, "counts", {}, r"long/c: .*each of the matrix's 2 columns.*'b', 'c'"),
+        ({"a": "twice/a"}, "counts", {}, r"no name twice, got \['a', 'a'\]"),
+        (["counts"], "counts", {}, r"expected other names in x than in theta"),
+        ({"h": "empty"}, {"x": "empty"}, {}, r"runs.h5: .*leading axis of runs.*\(0, 4\)"),
+        ({"h": "table/hubble"}, "counts", {"rows": slice(40, 50)}, r"leading axis .*\(0,\)"),
+        (
             {"h": "parameters/hubble"},
             "counts",
             {"units": {"h": "1/Gyr"}},
@@ -151,6 +169,11 @@ def test_arrays_are_simulations():
         (THETA, SPECTRA["tt"][:5], None, r"theta\['hubble'\] \(30,\).*x \(5, 4\)"),
         ({}, SPECTRA, None, "a leading axis of runs"),
         ({"a": 1.0}, np.ones(3), None, r"theta\['a'\] \(\), x \(3,\)"),
+        (THETA, [np.ones((i % 3, 2)) for i in range(N)], None, LISTS),
+        (THETA, {"bag": [np.ones((4, 2))] * N, "one": np.ones(N)}, None, LISTS),
+        (THETA, np.array([np.ones(i % 3) for i in range(N)], object), None, LISTS),
+        (THETA, np.array(["a"] * N), None, "got an array of <U1: expected numbers"),
+        ({"a": np.ones((0, 2))}, np.ones((0, 3)), None, r"leading axis of runs.*\(0, 2\)"),
         (THETA, SPECTRA, np.ones(3), r"weight of shape \(30,\), got \(3,\)"),
         (
             THETA,
@@ -161,5 +184,6 @@ def test_arrays_are_simulations():
     ],
 )
 def test_what_is_wrong_with_arrays(theta, x, weight, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=message) as found:
         jaxsbi.from_arrays(theta, x, weight)
+    assert len(str(found.value)) < 300

@@ -4,15 +4,13 @@ import jax
 
 # ripplegw switches JAX to double precision when it is imported, for the whole program.
 _DOUBLE = jax.config.jax_enable_x64
-from ripplegw.waveforms.cbc.IMRPhenomD.IMRPhenomD import gen_IMRPhenomD  # noqa: E402
-from ripplegw.waveforms.cbc.IMRPhenomD.IMRPhenomPv2 import gen_IMRPhenomPv2  # noqa: E402
-from ripplegw.waveforms.cbc.IMRPhenomD.IMRPhenomPv2_utils import (  # noqa: E402
-    SpinWeightedY,
-    convert_spins,
-)
-from ripplegw.waveforms.cbc.IMRPhenomX.IMRPhenomXAS import gen_IMRPhenomXAS  # noqa: E402
-
-jax.config.update("jax_enable_x64", _DOUBLE)
+try:
+    from ripplegw.waveforms.cbc.IMRPhenomD.IMRPhenomD import gen_IMRPhenomD
+    from ripplegw.waveforms.cbc.IMRPhenomD.IMRPhenomPv2 import gen_IMRPhenomPv2
+    from ripplegw.waveforms.cbc.IMRPhenomD.IMRPhenomPv2_utils import SpinWeightedY, convert_spins
+    from ripplegw.waveforms.cbc.IMRPhenomX.IMRPhenomXAS import gen_IMRPhenomXAS
+finally:  # also of an import that fails half-way
+    jax.config.update("jax_enable_x64", _DOUBLE)
 
 __all__ = [
     "SpinWeightedY",

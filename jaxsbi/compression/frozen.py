@@ -5,9 +5,15 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import jax
+
 from jaxsbi.base import Array, Data, Key, Simulations, Theta, Variables, configuration, leaf
 from jaxsbi.methods.fixed import fixed
 from jaxsbi.priors import Prior
+from jaxsbi.splitting import PREPARED
+
+FORWARDED = ("latent", "steps", "epochs", "validation_rows", "sampler", "target", "look_at")
+"""What a method says of itself, and does not depend on the data."""
 
 
 @configuration
@@ -45,9 +51,11 @@ class Frozen:
         return self.method.log_prob(variables, prior, theta, self.summary(x))
 
     def __getattr__(self, name: str) -> Any:
-        """Offer what the method offers of `latent`, `steps`, `target` and the like."""
-        if name in ("latent", "steps", "sampler", "target"):
+        """Offer what the method offers of `latent`, `steps`, `target`, `look_at` and the like."""
+        if name in FORWARDED:
             return getattr(self.method, name)
+        if name == "check" and hasattr(self.method, name):
+            return lambda simulations: self.method.check(self._summarized(simulations))
         if name == "with_prior" and hasattr(type(self.method), name):
             return lambda new: dataclasses.replace(self, method=self.method.with_prior(new))
         if name == "log_likelihood" and hasattr(type(self.method), name):
@@ -55,6 +63,11 @@ class Frozen:
                 variables, prior, z, self.summary(x)
             )
         raise AttributeError(name)
+
+    def _summarized(self, simulations: Simulations) -> Simulations:
+        """Return simulations as the method sees them."""
+        x = jax.lax.map(self.summary, simulations.x, batch_size=PREPARED)
+        return dataclasses.replace(simulations, x=x)
 
 
 def frozen(method: Any, summary: Any) -> Frozen:

@@ -8,12 +8,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
-from jaxsbi.base import Array, Data, Fitted, Key, Posterior, Theta
-from jaxsbi.emulators.predict import emulate, emulator_of, posterior_of
+from jaxsbi.base import Array, Data, DataSpec, Fitted, Key, Posterior, Theta, is_concrete
+from jaxsbi.emulators.predict import emulate, emulator_of, posterior_of, reach_of
 from jaxsbi.methods import Ensemble
 from jaxsbi.networks import flatten
 from jaxsbi.noise import Noise
@@ -41,6 +42,12 @@ def emulator_model(
     another law (a hierarchy, say) are sampled before and passed as `theta`. In a plate each
     array of the parameters, the prediction and x has the plate's axes first.
 
+    Within a kernel nothing can be warned of. Whether draws left the range in which the emulator
+    was trained, as they may under a law of your own, is asked after the run, of any draws that have
+    the parameters among their sites:
+
+        jaxsbi.emulators.check_range(fitted, mcmc.get_samples())
+
     Args:
         fitted: What `fit` returned for an `emulator`, or its posterior. Sites have the prior of
             `with_prior`, if that was set; an ensemble predicts its members' mean.
@@ -50,7 +57,9 @@ def emulator_model(
 
     Raises:
         TypeError: If the method is no emulator.
-        ValueError: If there is no noise model, or a learned one would be of other data.
+        ValueError: If there is no noise model, or a learned one would be of other data, or its
+            covariance is none at the prediction in the middle of the training range; and by the
+            model, if x is not of the prediction's structure and shapes, or not finite.
     """
     posterior = posterior_of(fitted)
     emulator = emulator_of(posterior)
@@ -65,6 +74,7 @@ def emulator_model(
             "emulator_model: the emulator's noise was learned for the simulator's data, and "
             "`observe` makes others of them. Pass their noise: noise=jaxsbi.noise.gaussian(...)."
         )
+    _check_noise(posterior, chosen, observe)
     prior = posterior.prior if emulator.target is None else emulator.target
 
     def model(x: Data | None = None, theta: Mapping[str, Any] | None = None) -> Data:
@@ -74,7 +84,7 @@ def emulator_model(
         mean = mean if observe is None else observe(mean)
         z = _mapped(posterior.prior.to_latent, depth)(given)
         law = Observation(chosen, trained, mean, z, depth)
-        observed = None if x is None else _checked(_mapped(flatten, depth)(x), law)
+        observed = None if x is None else _mapped(flatten, depth)(_checked(x, mean))
         numpyro.sample("obs", law, obs=observed)
         return mean
 
@@ -185,14 +195,51 @@ def _depth(theta: Theta, prior: Prior) -> int:
     return depths.pop()
 
 
-def _checked(x: Array, law: Observation) -> Array:
-    if x.shape != law.shape():
+def _checked(x: Data, mean: Data) -> Data:
+    """Return data that are like their prediction.
+
+    Raises:
+        ValueError: If the structure or a shape is another, or a concrete number is not finite.
+    """
+    came, wanted = DataSpec.of(x), DataSpec.of(mean)
+    form, expected = (
+        (spec.treedef, [(shape, dtype.startswith("complex")) for _, shape, dtype in spec.leaves])
+        for spec in (came, wanted)
+    )
+    if form != expected:
         raise ValueError(
-            f"emulator_model: expected data of {law.event_shape[0]} numbers, as the prediction "
-            f"has, in plates of shape {law.batch_shape}, got shape {x.shape}. Pass "
-            "`observe`, which makes the prediction of x from the emulated outputs."
+            f"emulator_model: expected x as the prediction is, {wanted} (axes of plates first), "
+            f"got {came}. Pass `observe`, which makes the prediction of x from what is emulated."
+        )
+    if is_concrete(x) and not all(np.isfinite(a).all() for a in jax.tree.leaves(x)):
+        raise ValueError(
+            "emulator_model: x: expected finite data, got NaN or infinity. Leave those numbers out "
+            "of x, and of its prediction by `observe`."
         )
     return x
+
+
+def _check_noise(
+    posterior: Posterior, noise: Noise, observe: Callable[[Data], Data] | None
+) -> None:
+    """Look, outside of jit, at a law that may not be one in the middle of the training range.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    look = getattr(noise, "check", None)
+    if look is None:
+        return
+    middle = jnp.mean(reach_of(posterior), 0)
+    mean = emulate(posterior, posterior.prior.from_latent(middle))
+    if observe is not None:
+        handlers = numpyro.handlers
+        with handlers.block(), handlers.trace() as sites, handlers.seed(rng_seed=jax.random.key(0)):
+            mean = observe(mean)
+        if sites:  # a draw of the nuisances may be far from what is observed
+            return
+    if is_concrete(mean):
+        look(jax.tree.map(lambda a: a[None], mean))
 
 
 def _trained(posterior: Posterior) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def training_range(fitted: Fitted | Posterior) -> dict[str, tuple[np.ndarray, np
     Training that went on from another emulator (`fit(initial=...)`) keeps that one's range.
     """
     posterior = posterior_of(fitted)
-    return _training_range(posterior.prior, _reach(posterior))
+    return _training_range(posterior.prior, reach_of(posterior))
 
 
 def check_range(fitted: Fitted | Posterior, theta: Mapping[str, Any]) -> dict[str, float]:
@@ -105,12 +105,18 @@ def check_range(fitted: Fitted | Posterior, theta: Mapping[str, Any]) -> dict[st
 
     Returns:
         Name to the largest distance from the range, in widths of the range; 0 if all are inside.
+
+    Raises:
+        ValueError: If a parameter is missing.
     """
     posterior = posterior_of(fitted)
-    return warn_outside(posterior.prior, _reach(posterior), dict(theta))
+    if missing := [name for name in posterior.prior.names if name not in theta]:
+        raise ValueError(f"check_range: expected also {missing}, got only {list(theta)}.")
+    return warn_outside(posterior.prior, reach_of(posterior), dict(theta))
 
 
-def _reach(posterior: Posterior) -> jax.Array:
+def reach_of(posterior: Posterior) -> jax.Array:
+    """Return the latent training points that are extreme in some number, `(2d, d)`."""
     reach = posterior.variables["statistics"]["extremes"]
     return reach[0] if isinstance(posterior.method, Ensemble) else reach
 

@@ -148,13 +148,17 @@ class Emulator:
         """Look at the simulations before training.
 
         Raises:
-            ValueError: If the data have a mask, or the transform or the approximation is not of
-                these data.
+            ValueError: If the data have a mask, or the transform, the approximation or the noise is
+                not of these data.
         """
         likelihood.check_all_there("emulator", simulations.x)
         valid = np.asarray(simulations.weight) > 0
         rows = jax.tree.map(lambda a: np.asarray(a)[valid], simulations)
         transforms.check(self.transform, rows.x)
+        if hasattr(self.noise, "check"):
+            # Noisy data are no predictions (a count may be 0), but their mean is like one.
+            mean = jax.tree.map(lambda a: np.mean(a, 0, keepdims=True), rows.x)
+            self.noise.check(rows.x if self.exact else mean)
         if self.approximation is not None:
             approximations.check(self.approximation, rows)
 

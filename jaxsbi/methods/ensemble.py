@@ -80,7 +80,7 @@ class Ensemble:
         """Offer `with_prior` and `look_at` where the members have them."""
         if name == "with_prior" and hasattr(self.method, name):
             return lambda new: dataclasses.replace(self, method=self.method.with_prior(new))
-        if name == "look_at" and hasattr(type(self.method), name):
+        if name == "look_at" and hasattr(self.method, name):
             return lambda variables, prior, draws: self.method.look_at(
                 jax.tree.map(lambda a: a[0], variables), prior, draws
             )

@@ -2,12 +2,40 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import flax.linen as nn
 import jax
 
 from jaxsbi.base import Data, Key, Variables
+
+
+def check_modules(part: Any, place: str = "method") -> None:
+    """Look for what stands where a Flax Linen module has to, in a configuration and within it.
+
+    Raises:
+        TypeError: If a field that is declared as a module, or as named modules, is something else.
+    """
+    if isinstance(part, type) or not dataclasses.is_dataclass(part):
+        return
+    for field in dataclasses.fields(part):
+        declared = str(field.type)
+        value: Any = getattr(part, field.name, None)
+        if field.name == "parent":  # a Flax module's place in another one
+            continue
+        named = dict(value) if declared == "Parts" else {field.name: value}
+        for name, one in named.items():
+            module = declared == "Parts" or declared.startswith("nn.Module")
+            if module and one is not None and not isinstance(one, nn.Module):
+                kind = f"the class {one.__name__}" if isinstance(one, type) else type(one).__name__
+                raise TypeError(
+                    f"{place}.{name}: expected a Flax Linen module such as jaxsbi.networks.MLP(64),"
+                    f" got {kind}. Wrap the class of an NNX module: "
+                    "flax.nnx.bridge.ToLinen(MyModule, args=(…)); write a function as a Linen "
+                    "module's __call__."
+                )
+            check_modules(one, f"{place}.{name}")
 
 
 def initialize(key: Key, network: nn.Module, x: Data) -> tuple[Any, Variables]:

@@ -17,6 +17,9 @@ Params = dict[str, Any]
 class Noise(Protocol):
     """A configuration with two pure functions.
 
+    A law that may not be one for all predictions has a third function, `check(means)`, called on
+    the host with some predictions, every array of shape `(n, *shape)`; it raises a ValueError.
+
     The law is of all numbers of a data set as one real vector, `jaxsbi.networks.flatten(x)`, in
     which a complex array is its real parts followed by its imaginary parts.
     """
@@ -76,13 +79,14 @@ def factor(name: str, covariance: Any) -> Array:
     if covariance.ndim not in (1, 2) or covariance.shape[0] != covariance.shape[-1]:
         raise ValueError(f"{name}: expected shape (d, d) or (d,), got {covariance.shape}.")
     one = covariance.ndim == 1
+    # JAX's Cholesky factor is that of the symmetric part.
     cholesky = jnp.sqrt(covariance) if one else jnp.linalg.cholesky(covariance)
     if not is_concrete(covariance):
         return cholesky
     matrix, diagonal = np.asarray(covariance), np.asarray(cholesky if one else jnp.diag(cholesky))
     if not np.all(np.isfinite(matrix)):
         raise ValueError(f"{name}: expected finite numbers, got NaN or infinity.")
-    if not one and not np.allclose(matrix, matrix.T, rtol=1e-4, atol=0.0):
+    if not one and not _is_symmetric(matrix):
         raise ValueError(f"{name}: expected a symmetric covariance, got another one.")
     if not np.all(diagonal > 0):  # NaN is not
         smallest = matrix.min() if one else np.linalg.eigvalsh(matrix)[0]
@@ -91,3 +95,9 @@ def factor(name: str, covariance: Any) -> Array:
             f"eigenvalue is {smallest:.3g}. Add noise to its diagonal, or enable float64."
         )
     return cholesky
+
+
+def _is_symmetric(matrix: np.ndarray) -> bool:
+    """Whether it is up to rounding, in which a correlation of 0 may be 1e-16 and -1e-17."""
+    deviation = np.sqrt(np.abs(np.diag(matrix)))
+    return bool(np.all(np.abs(matrix - matrix.T) <= 1e-4 * np.outer(deviation, deviation)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 
@@ -18,6 +19,10 @@ def normal(mean: Array, cholesky: Array) -> dist.Distribution:
     if cholesky.ndim == 1:
         return dist.Normal(mean, cholesky).to_event(1)
     return dist.MultivariateNormal(mean, scale_tril=cholesky)
+
+
+TRIED = 8
+"""Predictions at which a covariance that depends on them is looked at."""
 
 
 @configuration
@@ -70,14 +75,28 @@ class ModelledNoise:
             ValueError: If the function's covariance has another size than the data.
         """
         del params, scale, z
-        location, covariance = flatten(mean), jnp.asarray(self.function(mean))
-        if covariance.shape not in (location.shape, location.shape * 2):
-            raise ValueError(
-                f"noise.gaussian_of: expected a function that returns shape {location.shape * 2} "
-                f"or {location.shape}, got {covariance.shape}."
-            )
+        location, covariance = flatten(mean), self._covariance(mean)
         one = covariance.ndim == 1
         return normal(location, jnp.sqrt(covariance) if one else jnp.linalg.cholesky(covariance))
+
+    def check(self, means: Data) -> None:
+        """Look at the covariance of some predictions, every array of shape `(n, *shape)`.
+
+        Raises:
+            ValueError: If it is not finite, symmetric and positive definite.
+        """
+        some = jax.tree.map(lambda a: jnp.asarray(a[:TRIED]), means)
+        for covariance in jax.vmap(self._covariance)(some):
+            factor("noise.gaussian_of", covariance)
+
+    def _covariance(self, mean: Data) -> Array:
+        size, covariance = flatten(mean).size, jnp.asarray(self.function(mean))
+        if covariance.shape not in ((size,), (size, size)):
+            raise ValueError(
+                f"noise.gaussian_of: expected a function that returns shape {(size, size)} "
+                f"or {(size,)}, got {covariance.shape}."
+            )
+        return covariance
 
 
 def gaussian(covariance: Any, *, simulations: int | None = None) -> GaussianNoise:
@@ -116,7 +135,8 @@ def gaussian_of(function: Callable[[Data], Array]) -> ModelledNoise:
     Args:
         function: From the predicted data set, in the simulator's structure and units, to the
             covariance of its numbers (`jaxsbi.networks.flatten`), shape `(d, d)`, or their
-            variances, shape `(d,)`; in JAX. To be saved it must be of a class of your own with
-            `__call__`, passed to `save` and `load` as `types=[...]`.
+            variances, shape `(d,)`; in JAX. `fit` and `emulator_model` look at some, and raise a
+            ValueError for one that is not positive definite. To be saved it must be of a class of
+            your own with `__call__`, passed to `save` and `load` as `types=[...]`.
     """
     return ModelledNoise(function=function)

@@ -15,13 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+from flax.core import FrozenDict
 from numpyro.distributions import constraints, transforms
 
 from jaxsbi.disk import DTYPES
 from jaxsbi.latent import KINDS, Route
 from jaxsbi.networks import activations
 from jaxsbi.priors import Prior
-from jaxsbi.saving.registry import is_record, registry
+from jaxsbi.saving.registry import is_nnx, is_record, registry
 
 
 class Decoder:
@@ -57,7 +58,9 @@ class Decoder:
         read = {
             "$activation": self._activation,
             "$array": self._array,
+            "$class": self._class,
             "$float": self._float,
+            "$frozen": self._frozen,
             "$key": self._key,
             "$list": self._list,
             "$ordered": self._ordered,
@@ -107,6 +110,17 @@ class Decoder:
     def _ordered(self, items: Any, rest: dict[str, Any], path: str) -> OrderedDict[Any, Any]:
         return OrderedDict(self._list(items, rest, path))
 
+    def _frozen(self, items: Any, rest: dict[str, Any], path: str) -> FrozenDict[str, Any]:
+        self._exactly(rest, [], path)
+        return FrozenDict(self.decode(_object(items, path), path))
+
+    def _class(self, name: Any, rest: dict[str, Any], path: str) -> type:
+        self._exactly(rest, [], path)
+        cls = self._allowed(name, path)
+        if not is_nnx(cls):
+            raise ValueError(f"{path}: expected the name of an NNX module's class, got {name!r}")
+        return cls
+
     def _activation(self, name: Any, rest: dict[str, Any], path: str) -> Any:
         self._exactly(rest, [], path)
         return activations.get(str(name))
@@ -144,13 +158,19 @@ class Decoder:
             )
         return array
 
-    def _type(self, name: Any, fields: dict[str, Any], path: str) -> Any:
+    def _allowed(self, name: Any, path: str) -> type:
         cls = self._registry.get(name) if isinstance(name, str) else None
         if cls is None:
             raise ValueError(
                 f"{path}: expected a type of this version of jaxsbi, got {name!r}. If it is your "
                 "own, pass it: jaxsbi.load(path, types=[…])"
             )
+        return cls
+
+    def _type(self, name: Any, fields: dict[str, Any], path: str) -> Any:
+        cls = self._allowed(name, path)
+        if is_nnx(cls):
+            raise ValueError(f"{path}: expected a type that is made from its fields, got {name!r}")
         if issubclass(cls, Prior):
             return self._prior(fields, path)
         if issubclass(cls, dist.Distribution):

@@ -16,12 +16,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+from flax.core import FrozenDict
 from numpyro.distributions import constraints, transforms
 
 from jaxsbi.disk import DTYPES, to_file
 from jaxsbi.networks.activations import ACTIVATIONS
 from jaxsbi.priors import Prior
-from jaxsbi.saving.registry import is_record, registry
+from jaxsbi.saving.registry import is_nnx, is_record, registry
 
 INLINE = 16
 """Arrays of so many numbers or fewer are written in the JSON, where they can be read; what was
@@ -63,6 +64,10 @@ class Encoder:
             return {"$list": self.encode(tuple(value), path)}
         if type(value) is OrderedDict:  # NumPyro's, with keys of any kind
             return {"$ordered": self.encode(tuple(value.items()), path)}
+        if isinstance(value, FrozenDict):  # Flax's, of a module's fields
+            return {"$frozen": self._dict(dict(value), path)}
+        if is_nnx(value):
+            return {"$class": self._name(value, path)}
         if type(value) is dict:
             return self._dict(value, path)
         if isinstance(value, Prior):
@@ -72,9 +77,9 @@ class Encoder:
         if isinstance(value, constraints.Constraint | transforms.Transform):
             children, (names, static) = value.tree_flatten()
             parts = dict(zip(names, children, strict=True)) | static
-            return {"$type": self._name(value, path), **self._dict(parts, path)}
+            return {"$type": self._name(type(value), path), **self._dict(parts, path)}
         if is_record(type(value)):
-            return {"$type": self._name(value, path), **self._dict(_fields(value), path)}
+            return {"$type": self._name(type(value), path), **self._dict(_fields(value), path)}
         for name, function in ACTIVATIONS.items():
             if function is value:
                 return {"$activation": name}
@@ -123,7 +128,7 @@ class Encoder:
         }
 
     def _distribution(self, d: dist.Distribution, path: str) -> dict[str, Any]:
-        name, (leaves, static) = self._name(d, path), d.tree_flatten()
+        name, (leaves, static) = self._name(type(d), path), d.tree_flatten()
         # NumPyro lists both in an order that differs from process to process.
         parameters = dict(sorted(zip(type(d).gather_pytree_data_fields(), leaves, strict=True)))
         rest = dict(sorted(zip(type(d).gather_pytree_aux_fields(), static, strict=True)))
@@ -133,14 +138,14 @@ class Encoder:
             "static": self._dict(rest, path),
         }
 
-    def _name(self, value: Any, path: str) -> str:
-        if type(value) not in self._names:
-            cls = type(value).__name__
+    def _name(self, cls: type, path: str) -> str:
+        if cls not in self._names:
             raise TypeError(
-                f"save: {path}: expected a type of jaxsbi or NumPyro, got {cls}. Register your "
-                f"own: jaxsbi.save(path, fitted, types=[{cls}]), and the same for jaxsbi.load."
+                f"save: {path}: expected a type of jaxsbi or NumPyro, got {cls.__name__}. Register "
+                f"your own: jaxsbi.save(path, fitted, types=[{cls.__name__}]), beside the others "
+                "that are yours, and the same for jaxsbi.load."
             )
-        return self._names[type(value)]
+        return self._names[cls]
 
 
 def _fields(value: Any) -> dict[str, Any]:

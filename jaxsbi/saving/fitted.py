@@ -36,7 +36,8 @@ def save(path: str | os.PathLike[str], fitted: Fitted, *, types: Iterable[type] 
         path: The folder.
         fitted: What `fit` returned.
         types: Classes of your own that the method, its networks or the data are made of
-            (configurations, Flax modules, dataclasses, NamedTuples).
+            (configurations, Flax modules, dataclasses, NamedTuples; `flax.nnx.bridge.ToLinen` and
+            the NNX modules in it).
 
     Raises:
         TypeError: If `fitted` is something else, or holds what a file cannot: a Python function,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -88,6 +89,12 @@ def is_record(cls: type) -> bool:
     return dataclasses.is_dataclass(cls) or (issubclass(cls, tuple) and hasattr(cls, "_fields"))
 
 
+def is_nnx(cls: Any) -> bool:
+    """Whether a class is an NNX module's: it is named in a file, and never made from it."""
+    nnx = sys.modules.get("flax.nnx")  # where it was not imported, there is none
+    return nnx is not None and isinstance(cls, type) and issubclass(cls, nnx.Module)
+
+
 @functools.cache
 def _known() -> dict[str, type]:
     """Return jaxsbi's and NumPyro's types; rooms have names of their own, so names are unique."""
@@ -121,11 +128,13 @@ def registry(types: Iterable[type]) -> dict[str, type]:
     for cls in types:
         if not isinstance(cls, type) or not (
             is_record(cls)
+            or is_nnx(cls)
             or issubclass(cls, dist.Distribution | constraints.Constraint | transforms.Transform)
         ):
             raise TypeError(
                 "types: expected classes that are rebuilt from their fields (configurations, Flax "
-                f"modules, dataclasses, NamedTuples) or NumPyro distributions, got {cls!r}."
+                f"modules, dataclasses, NamedTuples), NumPyro distributions or NNX modules, got "
+                f"{cls!r}."
             )
         if allowed.setdefault(cls.__name__, cls) is not cls:
             raise ValueError(

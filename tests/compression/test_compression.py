@@ -1,5 +1,7 @@
 """Every objective on a linear problem whose sufficient statistics are known; what uses them."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,6 +38,10 @@ def views(key, theta):
 
 def log_likelihood(theta, x):
     return -0.5 * jnp.sum((x - signal(theta)) ** 2) / NOISE**2
+
+
+def project(x):
+    return 0.1 * x @ DESIGN
 
 
 THETA = {"a": jnp.array(0.3), "b": jnp.array(-1.0)}
@@ -162,6 +168,33 @@ def test_a_frozen_summary_gives_the_posterior_of_the_data(road, simulations, reg
     else:
         with pytest.raises(NotImplementedError, match="training prior"):
             posterior.with_prior(PRIOR)
+
+
+def test_a_frozen_emulator_is_looked_at_and_trained_as_a_plain_one(simulations):
+    """What an emulator says on the host, before training and after draws, it says frozen, too."""
+    emulator = functools.partial(
+        jaxsbi.emulator, components=2, exact=True, sampler=jaxsbi.samplers.sir(candidates=400)
+    )
+    plain = emulator(noise=jaxsbi.noise.gaussian(jnp.ones(2)))
+    method = compression.frozen(plain, project)
+    for name in ("steps", "epochs", "validation_rows"):
+        assert getattr(method, name) == getattr(plain, name)
+    rows = simulations[:40]
+    for ensemble in (None, 2):
+        posterior = jaxsbi.fit(
+            jax.random.key(16), method, PRIOR, rows, max_epochs=1, ensemble=ensemble, progress=False
+        ).posterior
+        far = jaxsbi.Prior(a=dist.Normal(20.0, 0.1), b=dist.Normal(0.0, 0.1))
+        with pytest.warns(UserWarning, match=r"emulator: asked outside.*a in 100%"):
+            posterior.with_prior(far).sample(jax.random.key(5), rows.x[0], 50)
+    # Its checks see summaries: logarithms of what the data have none of.
+    logarithmic = emulator(transform="log")
+    frozen = compression.frozen(logarithmic, project)
+    with pytest.raises(ValueError, match=r"log.*positive"):
+        jaxsbi.fit(jax.random.key(0), frozen, PRIOR, rows, max_epochs=1, progress=False)
+    made = compression.frozen(logarithmic, lambda x: jnp.exp(project(x)))
+    made.check(rows)
+    assert not hasattr(compression.frozen(jaxsbi.npe(), project), "look_at")
 
 
 def test_a_frozen_summary_is_read_online_and_saved(tmp_path, regressed):

@@ -184,10 +184,79 @@ def test_another_prior_is_the_models(fitted, x):
     np.testing.assert_allclose(joint, moved.log_prob(THETA, x), rtol=1e-5)
 
 
+def negative(mean):
+    return -(1.0 + mean**2)
+
+
+def test_a_covariance_of_the_prediction_is_looked_at_once(fitted, x):
+    bad = jaxsbi.noise.gaussian_of(negative)
+    message = "gaussian_of: expected a positive definite covariance"
+    with pytest.raises(ValueError, match=message):
+        jaxsbi.emulator_model(fitted, noise=bad)
+    with pytest.raises(ValueError, match=message):
+        jaxsbi.emulator_model(fitted, noise=bad, observe=lambda mean: mean[:2])
+    # What has sites of its own is not tried, and no site of it reaches a model around.
+    shifted = lambda mean: mean + numpyro.sample("shift", dist.Normal())  # noqa: E731
+    with numpyro.handlers.trace() as sites:
+        jaxsbi.emulator_model(fitted, noise=bad, observe=shifted)
+    assert not sites
+    # Nor is anything under jit, where the values are not known.
+    good = jaxsbi.noise.gaussian_of(lambda mean: SIGMA**2 + 0.0 * mean)
+
+    @jax.jit
+    def joint(posterior):
+        return log_density(jaxsbi.emulator_model(posterior, noise=good), (x,), {}, THETA)[0]
+
+    expected, _ = log_density(jaxsbi.emulator_model(fitted), (x,), {}, THETA)
+    np.testing.assert_allclose(joint(fitted.posterior), expected, rtol=1e-5)
+
+
+@pytest.mark.rank_promotion
+@pytest.mark.key_reuse
+def test_draws_outside_the_range_are_found_after_the_run(fitted):
+    """A law of one's own that is far from the training prior, and another site beside it."""
+    model = jaxsbi.emulator_model(fitted)
+
+    def far(x):
+        scale = numpyro.sample("scale", dist.HalfNormal(1.0))
+        slope = numpyro.sample("slope", dist.Normal(20.0, 1.0 + scale))
+        offset = numpyro.sample("offset", dist.Normal(0.0, 0.1))
+        model(x, {"slope": slope, "offset": offset})
+
+    mcmc = MCMC(NUTS(far), num_warmup=50, num_samples=50, progress_bar=False)
+    mcmc.run(jax.random.key(2), 20.0 * TIMES)
+    with pytest.warns(UserWarning, match=r"emulator: asked outside .*slope in 100%"):
+        beyond = jaxsbi.emulators.check_range(fitted, mcmc.get_samples())
+    assert beyond["slope"] > 1
+    assert beyond["offset"] == 0
+    with pytest.raises(ValueError, match=r"expected also \['offset'\], got only \['slope'\]"):
+        jaxsbi.emulators.check_range(fitted, {"slope": jnp.ones(3)})
+
+
+def test_arrays_of_equal_size_are_no_other_data():
+    """Flattened in the order of the names, numbers would be compared with others' predictions."""
+
+    def pair(key, theta):
+        return {"u": theta["slope"] * jnp.ones(6), "v": theta["offset"] * jnp.ones(3)}
+
+    rows = jaxsbi.simulate(jax.random.key(0), PRIOR, pair, 40, progress=False)
+    method = jaxsbi.emulator(components=2, exact=True, noise=jaxsbi.noise.gaussian(jnp.ones(9)))
+    fitted = jaxsbi.fit(jax.random.key(1), method, PRIOR, rows, max_epochs=1, progress=False)
+    model = jaxsbi.emulator_model(fitted)
+    data = {"u": jnp.ones(6), "v": jnp.ones(3)}
+    assert np.isfinite(log_density(model, (data,), {}, THETA)[0])
+    for wrong in ({"w": jnp.ones(3), "u": jnp.ones(6)}, jnp.ones(9), {"u": 1.0, "v": jnp.ones(8)}):
+        with pytest.raises(ValueError, match=r"\['u'\]: float32\[6\], \['v'\]: .*got "):
+            log_density(model, (wrong,), {}, THETA)
+
+
 def test_bad_input(fitted, x):
     model = jaxsbi.emulator_model(fitted)
-    with pytest.raises(ValueError, match=r"expected data of 8 numbers.*got shape \(3,\)"):
-        log_density(model, (x[:3],), {}, THETA)
+    for wrong in (x[:3], {"line": x}, x[None], x + 0j):
+        with pytest.raises(ValueError, match=r"expected x as .*float32\[8\] .*got .*`observe`"):
+            log_density(model, (wrong,), {}, THETA)
+    with pytest.raises(ValueError, match="x: expected finite data, got NaN"):
+        log_density(model, (x.at[2].set(jnp.nan),), {}, THETA)
     with pytest.raises(ValueError, match=r"expected theta of .*got {'slope': \(\)}"):
         model(x, {"slope": 1.0})
     for noise, message in (

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import runpy
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +28,7 @@ from examples.gravitational_waves import (
     problem,
     ratio,
     reference,
+    ripple,
 )
 
 # Right ascension, declination, polarization, GPS time; sidereal time; for Hanford and Livingston
@@ -77,6 +81,19 @@ def arrays(theta):
 
 
 def test_ripplegw_does_not_change_the_precision():
+    assert jnp.zeros(1).dtype == jnp.float32
+
+
+def test_nor_does_one_that_cannot_be_imported(tmp_path, monkeypatch):
+    broken = tmp_path / "ripplegw" / "__init__.py"
+    broken.parent.mkdir()
+    switch = 'import jax\njax.config.update("jax_enable_x64", True)\n'
+    broken.write_text(switch + 'raise ImportError("half-way")')
+    for name in [name for name in sys.modules if name.partition(".")[0] == "ripplegw"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ImportError, match="half-way"):
+        runpy.run_path(str(Path(ripple.__file__)))
     assert jnp.zeros(1).dtype == jnp.float32
 
 

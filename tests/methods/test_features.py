@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 
 import jaxsbi
+from jaxsbi.compression import frozen
 from jaxsbi.methods.features import init_context, read_context, standardize, statistics
 from jaxsbi.networks import MLP, SVD, DeepSet, Fuse, GraphNet
 
@@ -158,6 +159,31 @@ def test_a_users_own_module_works_in_the_same_place(key, network):
     assert fitted.history.best_loss < 0.0  # 1.42 for the prior; exactly -1.23
     draws = fitted.posterior.sample(jax.random.key(3), jnp.array([1.0, 1.0]), 1000)["a"]
     assert abs(float(jnp.mean(draws)) - 1.0) < 0.2
+
+
+def made():
+    return Own(4, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: jaxsbi.npe(summary=made()), r"method.summary: .*got Own. .*bridge.ToLinen\("),
+        (lambda: jaxsbi.npe(summary=Own), r"method.summary: .*got the class Own"),
+        (lambda: jaxsbi.npe(density=made()), r"method.density: .*got Own"),
+        (lambda: jaxsbi.nle(density=made()), r"method.density.continuous: .*got Own"),
+        (lambda: jaxsbi.nre(classifier=jnp.tanh), r"method.classifier: .*got .*function"),
+        (lambda: jaxsbi.fmpe(field=made()), r"method.field: .*got Own"),
+        (lambda: jaxsbi.emulator(network=lambda x: x), r"method.network: .*got function"),
+        (lambda: jaxsbi.npe(summary=Fuse({"a": made()})), r"method.summary.a: .*got Own"),
+        (lambda: frozen(jaxsbi.npe(summary=made()), jnp.ravel), r"method.method.summary: "),
+    ],
+)
+def test_what_is_no_linen_module_is_named(make, message):
+    rows = jaxsbi.from_arrays({"a": jnp.ones(20)}, jnp.ones((20, 2)))
+    prior = jaxsbi.Prior(a=dist.Normal(0.0, 1.0))
+    with pytest.raises(TypeError, match=message):
+        jaxsbi.fit(jax.random.key(0), make(), prior, rows, progress=False)
 
 
 def test_what_a_network_keeps_is_saved_and_loaded(key, tmp_path):

@@ -132,11 +132,19 @@ def test_another_prior_needs_no_training():
 def test_nothing_is_claimed_where_training_never_was():
     """A new prior wider than the old one: the likelihood is unknown outside the old support."""
     narrow = jaxsbi.Prior(theta=dist.Uniform(-1.0, 1.0))
-    posterior = make(narrow).with_prior(jaxsbi.Prior(theta=dist.Uniform(-2.0, 2.0)))
+    wide = jaxsbi.Prior(theta=dist.Uniform(-2.0, 2.0))
+    # 512 draws: half of them, to 2.2 %.
+    with pytest.warns(UserWarning, match=r"(4[3-9]|5[0-7])% .*outside the support.*wider prior"):
+        posterior = make(narrow).with_prior(wide)
     x = jnp.array(0.0)
     assert posterior.log_prob({"theta": jnp.array(1.5)}, x) == -jnp.inf
     assert np.isfinite(posterior.log_prob({"theta": jnp.array(0.5)}, x))
     assert posterior.prior is narrow
+    # The same support, and one within, are no reason to warn; under jit nothing is known.
+    make(narrow).with_prior(narrow)
+    make(narrow).with_prior(jaxsbi.Prior(theta=dist.TruncatedNormal(1.0, low=-1.0, high=1.0)))
+    moved = jax.jit(lambda prior: make(narrow).with_prior(prior).log_prob({"theta": 0.5}, x))
+    assert np.isfinite(moved(wide))
 
 
 def test_chains_that_disagree_are_warned_of():

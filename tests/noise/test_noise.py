@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 import pytest
 import scipy.stats
 
@@ -237,6 +238,44 @@ def test_what_is_no_covariance(covariance, message):
         noise.gaussian(covariance)
 
 
+def test_rounding_is_no_asymmetry():
+    """Numbers that are 0 but for rounding, in a matrix whose own numbers differ in size."""
+    q = np.linalg.qr(np.random.default_rng(0).normal(size=(6, 6)))[0]
+    scale = 10.0 ** np.arange(-3, 3)
+    covariance = (q @ np.linalg.inv(q)) * np.outer(scale, scale)
+    assert np.any(covariance != covariance.T)
+    np.testing.assert_allclose(noise.gaussian(covariance).cholesky, np.diag(scale), atol=1e-4)
+    covariance[0, 1] += 1e-3 * scale[0] * scale[1]
+    with pytest.raises(ValueError, match="expected a symmetric covariance"):
+        noise.gaussian(covariance)
+
+
+@pytest.mark.parametrize(
+    ("covariance", "message"),
+    [
+        (lambda m: jnp.outer(m, m) - jnp.eye(3), "positive definite .*smallest eigenvalue is -"),
+        (lambda m: -(m**2), "positive definite covariance.*smallest eigenvalue is -"),
+        (lambda m: jnp.log(-(m**2)), "expected finite numbers"),
+        (lambda m: jnp.eye(3).at[0, 1].set(0.5), "expected a symmetric covariance"),
+    ],
+)
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_covariance_of_the_prediction_is_looked_at(covariance, message, exact):
+    theta = {"a": jnp.linspace(1.0, 2.0, 20)}
+    rows = jaxsbi.from_arrays(theta, theta["a"][:, None] * jnp.array([[1.0, 2.0, 3.0]]))
+    prior = jaxsbi.Prior(a=dist.Uniform(1.0, 2.0))
+    method = jaxsbi.emulator(noise=noise.gaussian_of(covariance), exact=exact)
+    with pytest.raises(ValueError, match=f"noise.gaussian_of: .*{message}"):
+        jaxsbi.fit(jax.random.key(0), method, prior, rows, max_epochs=1, progress=False)
+
+
+def test_a_scatter_that_noisy_data_do_not_have_is_not_looked_at():
+    """Variances proportional to the mean: some noisy numbers are negative, no mean is."""
+    x = 0.3 + np.random.default_rng(0).normal(size=(40, 3))
+    rows = jaxsbi.Simulations({"a": jnp.ones(40)}, jnp.asarray(x), jnp.ones(40))
+    jaxsbi.emulator(noise=noise.gaussian_of(lambda m: m)).check(rows)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -259,8 +298,6 @@ def test_bad_input(make, message):
 
 def test_a_learned_width_follows_the_parameters():
     """x ~ N(0, s(θ)²) with log s = z: the law of `estimated(network)` finds it."""
-    import numpyro.distributions as dist
-
     prior = jaxsbi.Prior(z=dist.Normal(0.0, 1.0))
 
     def simulator(key, theta):

@@ -12,11 +12,14 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import pytest
+from flax import nnx
+from flax.core import FrozenDict
 
 import jaxsbi
 from jaxsbi import densities, fields, methods, networks, noise, samplers, sequential
 from jaxsbi.base import Method, _sample, _sample_cpu, configuration
 from jaxsbi.recentred import recentre
+from jaxsbi.saving.decode import Decoder
 from jaxsbi.saving.registry import is_configuration
 
 SAMPLE = _sample_cpu if jax.default_backend() == "cpu" else _sample
@@ -81,6 +84,7 @@ def again(path, fitted, **options):
     return jaxsbi.load(path, **options)
 
 
+@pytest.mark.filterwarnings("ignore:emulator. asked outside")  # few runs, hardly trained
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_comes_back_and_draws_the_same(runs, name, tmp_path):
     fitted = runs.made(METHODS[name])
@@ -134,6 +138,35 @@ def test_types_of_a_user(runs, tmp_path):
         jaxsbi.load(path, types=[other, Pair])
     with pytest.raises(ValueError, match="got two named 'MyNet'"):
         jaxsbi.load(path, types=[MyNet, other])
+
+
+class OwnNNX(nnx.Module):
+    """An NNX module of a user."""
+
+    def __init__(self, width: int, *, out: int = 2, rngs: nnx.Rngs):
+        self.first, self.last = nnx.Linear(3, width, rngs=rngs), nnx.Linear(width, out, rngs=rngs)
+
+    def __call__(self, x):
+        return self.last(nnx.relu(self.first(x)))
+
+
+@pytest.mark.key_reuse  # the bridge makes its module anew, from the same key, in each call
+@pytest.mark.parametrize("kwargs", [{}, {"kwargs": FrozenDict(out=3)}])
+def test_a_module_of_nnx(runs, kwargs, tmp_path):
+    summary = nnx.bridge.ToLinen(OwnNNX, args=(4,), **kwargs)
+    fitted = runs.made(jaxsbi.npe(density=densities.Gaussian(hidden=4), summary=summary))
+    path, types = tmp_path / "run", [nnx.bridge.ToLinen, OwnNNX]
+    with pytest.raises(TypeError, match=r"got ToLinen. Register .*types=\[ToLinen\]"):
+        jaxsbi.save(path, fitted)
+    with pytest.raises(TypeError, match=r"nnx_class: .*got OwnNNX. Register .*beside the others"):
+        jaxsbi.save(path, fitted, types=types[:1])
+    runs.same(again(path, fitted, types=types), fitted)
+    with pytest.raises(ValueError, match=r"nnx_class: .*got 'OwnNNX'.*your own, pass it"):
+        jaxsbi.load(path, types=types[:1])
+    # No file makes one by itself, or names another class in its place.
+    for forged in ({"$type": "OwnNNX"}, {"$class": "ToLinen"}, {"$class": 3}):
+        with pytest.raises(ValueError, match=r"made from its fields|NNX module's|got 3"):
+            Decoder(types, {}, newer=False).decode(forged, "value")
 
 
 @pytest.mark.parametrize("wrong", [3, int, print, "MyNet"])
@@ -209,6 +242,7 @@ def test_a_prior_that_the_file_holds_is_not_supplied(runs, tmp_path):
         jaxsbi.load(tmp_path / "run", prior=runs.prior)
 
 
+@pytest.mark.filterwarnings("ignore:with_prior")  # it is wider
 def test_another_prior_made_from_a_function_is_refused(runs, tmp_path):
     fitted = runs.made(NLE)
     moved = fitted.posterior.with_prior(jaxsbi.Prior(model))
