@@ -42,8 +42,6 @@ small ones are never learned, at 0 they are learned by heart (measured in benchm
 SMALLEST = 1e-3
 """Least unit of a component's amplitude, of the largest one's: components that hardly occur in the
 training data would count too much where they do occur, in a second stage."""
-INNER = 0.9
-"""How far ranks count towards scores where a prior is flat (measured in benchmarks/README.md)."""
 SEEN = 2048
 """Rows that principal components are taken from: enough, and quickly decomposed."""
 
@@ -62,15 +60,16 @@ class Components(nn.Module):
 
 
 def coordinates(prior: Prior, z: Array) -> Array:
-    """Return latent parameters beside their ranks under the prior, both of about unit variance.
+    """Return latent parameters beside their ranks under the prior, both of unit variance.
 
     A forward model is smooth in one of the two: in z under a (log-)normal prior, in the rank under
     a (log-)uniform one. At the end of an interval z runs to infinity over values that hardly
-    differ, and what is learned by it runs away: there it is the normal score of a smaller rank.
+    differ, and what is learned by it runs away: there it is the third Legendre polynomial of the
+    rank, as curved and orthogonal to it.
     """
-    centred = jax.scipy.stats.norm.cdf(z) - 0.5
-    score = jax.scipy.special.ndtri(0.5 + INNER * centred)
-    return jnp.concatenate([jnp.where(_flat(prior), score, z), np.sqrt(12.0) * centred])
+    t = 2.0 * jax.scipy.stats.norm.cdf(z) - 1.0
+    third = np.sqrt(7.0) * 0.5 * (5.0 * t**3 - 3.0 * t)
+    return jnp.concatenate([jnp.where(_flat(prior), third, z), np.sqrt(3.0) * t])
 
 
 def _flat(prior: Prior) -> np.ndarray:
