@@ -117,7 +117,7 @@ def check_range(fitted: Fitted | Posterior, theta: Mapping[str, Any]) -> dict[st
 
 def reach_of(posterior: Posterior) -> jax.Array:
     """Return the latent training points that are extreme in some number, `(2d, d)`."""
-    reach = posterior.variables["statistics"]["extremes"]
+    reach = posterior.variables["statistics"]["reach"]
     return reach[0] if isinstance(posterior.method, Ensemble) else reach
 
 

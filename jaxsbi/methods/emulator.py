@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -59,28 +58,13 @@ class Components(nn.Module):
         return nn.Dense(self.components)(self.network(v)) + linear(v)
 
 
-def coordinates(prior: Prior, z: Array) -> Array:
+def coordinates(z: Array) -> Array:
     """Return latent parameters beside their ranks under the prior, both of unit variance.
 
     A forward model is smooth in one of the two: in z under a (log-)normal prior, in the rank under
-    a (log-)uniform one. At the end of an interval z runs to infinity over values that hardly
-    differ, and what is learned by it runs away: there it is the third Legendre polynomial of the
-    rank, as curved and orthogonal to it.
+    a (log-)uniform one.
     """
-    t = 2.0 * jax.scipy.stats.norm.cdf(z) - 1.0
-    third = np.sqrt(7.0) * 0.5 * (5.0 * t**3 - 3.0 * t)
-    return jnp.concatenate([jnp.where(_flat(prior), third, z), np.sqrt(3.0) * t])
-
-
-def _flat(prior: Prior) -> np.ndarray:
-    """Return which latent parameters have a (log-)uniform prior, shape `(dim,)`."""
-    found = []
-    for route in prior.routes.values():
-        leaf = route
-        while leaf.inner is not None:
-            leaf = leaf.inner
-        found.append(np.full(math.prod(route.shape), leaf.family == "Uniform"))
-    return np.concatenate(found)
+    return jnp.concatenate([z, np.sqrt(12.0) * (jax.scipy.stats.norm.cdf(z) - 0.5)])
 
 
 @configuration
@@ -127,6 +111,11 @@ class Emulator:
                 "emulator: exact simulations have no noise to learn from, got noise=estimated(). "
                 "Pass the observation's, jaxsbi.noise.gaussian(covariance), or none."
             )
+
+    @property
+    def latent(self) -> bool:
+        """Whether training sees parameters by z only; an approximation reads them by name."""
+        return self.approximation is None
 
     @property
     def steps(self) -> int:
@@ -177,7 +166,7 @@ class Emulator:
         blocks = transforms.blocks(self.transform, jax.tree.map(lambda a: a[0], y))
         basis = principal(rows, self.components, blocks)
         network = Components(self.network, basis.shape[0])
-        network = network.init(key_network, coordinates(prior, z[0]))
+        network = network.init(key_network, coordinates(z[0]))
         flat = jax.vmap(flatten)(simulations.x)
         width = moments(flat)[1]
         noise = {} if self.noise is None else self.noise.init(key_noise, width, prior.dim)
@@ -186,7 +175,7 @@ class Emulator:
             "scale": scale,
             "basis": basis,
             "noise": width,
-            "extremes": extremes(z),
+            "reach": extremes(z),
         }
         return {"params": {"network": network["params"], "noise": noise}, "statistics": kept}
 
@@ -206,8 +195,7 @@ class Emulator:
         """Return the emulated outputs at a latent point in the form in which they are learned."""
         stats = variables["statistics"]
         network = Components(self.network, stats["basis"].shape[0])
-        v = coordinates(prior, z)
-        amplitude = network.apply({"params": variables["params"]["network"]}, v)
+        amplitude = network.apply({"params": variables["params"]["network"]}, coordinates(z))
         flat = flatten(stats["mean"]) + flatten(stats["scale"]) * (amplitude @ stats["basis"])
         leaves, structure = jax.tree.flatten(stats["mean"])
         cuts = np.cumsum([a.size for a in leaves])[:-1]
@@ -257,7 +245,7 @@ class Emulator:
 
     def look_at(self, variables: Variables, prior: Prior, draws: Theta) -> None:
         """Warn (on the host) of draws outside the range of the training parameters."""
-        reach.warn_outside(prior, variables["statistics"]["extremes"], draws)
+        reach.warn_outside(prior, variables["statistics"]["reach"], draws)
 
     def _known(self, prior: Prior, z: Array) -> Data:
         """Return the approximation, as outputs are learned."""
