@@ -170,13 +170,7 @@ class Emulator:
         flat = jax.vmap(flatten)(simulations.x)
         width = moments(flat)[1]
         noise = {} if self.noise is None else self.noise.init(key_noise, width, prior.dim)
-        kept = {
-            "mean": mean,
-            "scale": scale,
-            "basis": basis,
-            "noise": width,
-            "reach": extremes(z),
-        }
+        kept = {"mean": mean, "scale": scale, "basis": basis, "noise": width, "reach": extremes(z)}
         return {"params": {"network": network["params"], "noise": noise}, "statistics": kept}
 
     def loss(self, variables: Variables, prior: Prior, key: Key, batch: Simulations) -> Array:
