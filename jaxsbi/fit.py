@@ -122,8 +122,7 @@ def fit(
             is no Optax transformation, or `mesh` no mesh.
         ValueError: If there are too few simulations, a batch is larger than the training part,
             an option is out of its range, or a masked part of x has nothing there in any example;
-            or if the checkpoint is damaged, or of another
-            call (the message names what differs).
+            or if the checkpoint is damaged, or of another call (the message names what differs).
         FloatingPointError: If the loss becomes NaN or infinite; the message names the epoch.
     """
     loop.check_options(key, method, optimizer, ensemble)

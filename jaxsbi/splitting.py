@@ -99,10 +99,15 @@ def seen(method: Any, prior: Prior, rows: Simulations) -> Simulations:
         if contrasts is not None:
             contrasts = {"z": jax.vmap(jax.vmap(prior.to_latent))(contrasts)}
         rows = dataclasses.replace(rows, theta=z, score=score, contrasts=contrasts)
+    return prepared(method, rows)
+
+
+def prepared(method: Any, rows: Simulations) -> Simulations:
+    """Return simulations whose data went through the method's fixed summary, if it has one."""
     prepare = getattr(method, "prepare", None)
-    if prepare is not None:
-        rows = dataclasses.replace(rows, x=jax.lax.map(prepare, rows.x, batch_size=PREPARED))
-    return rows
+    if prepare is None:
+        return rows
+    return dataclasses.replace(rows, x=jax.lax.map(prepare, rows.x, batch_size=PREPARED))
 
 
 def check_theta(simulations: Simulations, prior: Prior) -> None:

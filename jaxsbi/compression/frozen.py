@@ -5,12 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import jax
-
 from jaxsbi.base import Array, Data, Key, Simulations, Theta, Variables, configuration, leaf
 from jaxsbi.methods.fixed import fixed
 from jaxsbi.priors import Prior
-from jaxsbi.splitting import PREPARED
+from jaxsbi.splitting import prepared
 
 FORWARDED = ("latent", "steps", "epochs", "validation_rows", "sampler", "target", "look_at")
 """What a method says of itself, and does not depend on the data."""
@@ -55,7 +53,7 @@ class Frozen:
         if name in FORWARDED:
             return getattr(self.method, name)
         if name == "check" and hasattr(self.method, name):
-            return lambda simulations: self.method.check(self._summarized(simulations))
+            return lambda simulations: self.method.check(prepared(self, simulations))
         if name == "with_prior" and hasattr(type(self.method), name):
             return lambda new: dataclasses.replace(self, method=self.method.with_prior(new))
         if name == "log_likelihood" and hasattr(type(self.method), name):
@@ -63,11 +61,6 @@ class Frozen:
                 variables, prior, z, self.summary(x)
             )
         raise AttributeError(name)
-
-    def _summarized(self, simulations: Simulations) -> Simulations:
-        """Return simulations as the method sees them."""
-        x = jax.lax.map(self.summary, simulations.x, batch_size=PREPARED)
-        return dataclasses.replace(simulations, x=x)
 
 
 def frozen(method: Any, summary: Any) -> Frozen:

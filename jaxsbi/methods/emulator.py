@@ -52,9 +52,10 @@ class Components(nn.Module):
     components: int
 
     @nn.compact
-    def __call__(self, v: Array) -> Array:
-        """Return amplitudes `(components,)` from the parameters' `coordinates`."""
+    def __call__(self, z: Array) -> Array:
+        """Return amplitudes `(components,)` from latent parameters `(d,)`."""
         linear = nn.Dense(self.components, use_bias=False, kernel_init=nn.initializers.zeros)
+        v = coordinates(z)
         return nn.Dense(self.components)(self.network(v)) + linear(v)
 
 
@@ -165,8 +166,7 @@ class Emulator:
         rows = jax.vmap(lambda y: flatten(y) - flatten(mean))(y) / flatten(scale)[None]
         blocks = transforms.blocks(self.transform, jax.tree.map(lambda a: a[0], y))
         basis = principal(rows, self.components, blocks)
-        network = Components(self.network, basis.shape[0])
-        network = network.init(key_network, coordinates(z[0]))
+        network = Components(self.network, basis.shape[0]).init(key_network, z[0])
         flat = jax.vmap(flatten)(simulations.x)
         width = moments(flat)[1]
         noise = {} if self.noise is None else self.noise.init(key_noise, width, prior.dim)
@@ -189,7 +189,7 @@ class Emulator:
         """Return the emulated outputs at a latent point in the form in which they are learned."""
         stats = variables["statistics"]
         network = Components(self.network, stats["basis"].shape[0])
-        amplitude = network.apply({"params": variables["params"]["network"]}, coordinates(z))
+        amplitude = network.apply({"params": variables["params"]["network"]}, z)
         flat = flatten(stats["mean"]) + flatten(stats["scale"]) * (amplitude @ stats["basis"])
         leaves, structure = jax.tree.flatten(stats["mean"])
         cuts = np.cumsum([a.size for a in leaves])[:-1]
