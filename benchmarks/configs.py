@@ -93,6 +93,22 @@ METHODS: dict[str, Entry] = {
         sets=lambda: jaxsbi.nle(density=jaxsbi.densities.GaussianMixture(), iid=True),
         default=False,
     ),
+    "nle_ensemble": Entry(
+        jaxsbi.nle,
+        "simulation-based",
+        "nle, a mixture of five",
+        fit={"ensemble": 5},
+        sets=lambda: jaxsbi.nle(iid=True),
+        default=False,
+    ),
+    "nle_mixture_ensemble": Entry(
+        lambda: jaxsbi.nle(density=jaxsbi.densities.GaussianMixture()),
+        "simulation-based",
+        "nle with a mixture of eight Gaussians, a mixture of five",
+        fit={"ensemble": 5},
+        sets=lambda: jaxsbi.nle(density=jaxsbi.densities.GaussianMixture(), iid=True),
+        default=False,
+    ),
     "npe_refit": Entry(
         jaxsbi.npe,
         "simulation-based",
