@@ -200,7 +200,7 @@ class DataSpec:
         arrays = [jnp.asarray(a, dtype) for a, (_, _, dtype) in pairs]
         x = observed(jax.tree.unflatten(self.treedef, arrays))
         for (path, _, _), a in zip(self.leaves, jax.tree.leaves(x), strict=True):
-            bad = 0 if isinstance(a, jax.core.Tracer) else int(jnp.sum(~jnp.isfinite(a)))
+            bad = 0 if isinstance(a, jax.core.Tracer) else int(np.sum(~np.isfinite(a)))
             if bad:
                 raise ValueError(
                     f"observation{path}: expected finite numbers, got {bad} NaN or infinite "

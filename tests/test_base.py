@@ -167,3 +167,10 @@ def test_history_counts_epochs_and_knows_the_best_loss():
     members = np.array([[3.0, 1.0, np.nan], [4.0, 3.0, 2.0]])
     two = jaxsbi.History(train_loss=members, validation_loss=members, **options)
     assert (two.epochs, two.best_loss) == (3, 1.5)
+
+
+def test_an_observation_may_be_closed_over(posterior, key):
+    # A constant in a traced function is not traced itself, but what is computed of it is.
+    draws = jax.jit(lambda key: posterior.sample(key, X, 5))(jax.random.clone(key))
+    again = posterior.sample(key, X, 5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), draws, again)

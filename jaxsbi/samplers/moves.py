@@ -1,12 +1,13 @@
-"""How sequential Monte Carlo moves the particles of one population: kernels.
+"""How sequential Monte Carlo moves its particles: kernels.
 
 A kernel leaves N(z; 0, I)^(1 - t) exp(t log_density(z)) as it is, for the inverse temperature t.
 It has
 
-- `moves(dim)`: the fewest moves at a temperature, and those between two draws that are kept;
 - `cloud(log_density, z)`: particles `(n, d)` with what the kernel knows at each;
 - `tune(z, tuning)`: what moves need to know, from where particles start and from moves before;
 - `move(key, log_density, particles, temperature, tuning)`: one move of all of them.
+
+The particles are those of all populations: a population is moved with the help of the others.
 """
 
 from __future__ import annotations
@@ -83,11 +84,6 @@ class Hamiltonian:
 
     leapfrog_steps: int = 3
     target_acceptance: float = 0.8
-
-    def moves(self, dim: int) -> tuple[int, int]:
-        """Return the fewest moves at a temperature, and those between draws that are kept."""
-        del dim
-        return 3, 2
 
     def cloud(self, log_density: LogDensity, z: Array) -> Cloud:
         """Return particles with log-densities and gradients, 0 where these are not finite.

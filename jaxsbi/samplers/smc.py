@@ -13,7 +13,7 @@ from jaxsbi.samplers.bridge import log_evidence
 from jaxsbi.samplers.chains import LogDensity, traced_once
 from jaxsbi.samplers.convergence import MAX_R_HAT, chain_statistics
 from jaxsbi.samplers.evolution import Evolution
-from jaxsbi.samplers.moves import Cloud, Hamiltonian, Moved
+from jaxsbi.samplers.moves import Cloud, Hamiltonian
 from jaxsbi.samplers.weights import (
     effective_size,
     finite_log_ratio,
@@ -22,14 +22,15 @@ from jaxsbi.samplers.weights import (
     systematic,
 )
 
-_SMALLEST, _HALVINGS = 1e-12, 40  # of the search for the next temperature, on a log scale
+_SMALLEST, _HALVINGS = 1e-12, 14  # of the search for the next temperature, on a log scale
 MAX_EVIDENCE_ERROR = 0.5  # nats
+_ACCEPTED = 1.0  # moves of a particle, in the mean: at a temperature, and between draws of it
 _FORGOTTEN = 0.2  # correlation at which particles have moved enough
 MIN_ROUNDS = 2  # of draws of each particle
 # As many states are kept for each draw: a population of twice the others' evidence has a state for
 # each of its draws. Equal draws would read as a wrong posterior in a classifier's eyes.
 SPARE = 2
-MANY_DIMENSIONS = 8  # in more, gradients are worth their price
+MANY_DIMENSIONS = 10  # in more, gradients are worth their price
 Kernel = Evolution | Hamiltonian
 
 
@@ -95,8 +96,9 @@ class SMCInfo(NamedTuple):
 class _State(NamedTuple):
     cloud: Cloud  # particles, (populations, particles, …)
     before: Array  # their log-ratios to the prior before the moves of this stage
-    tuning: Any  # what the kernel knows of the particles, per population
+    tuning: Any  # what the kernel knows of the particles
     moves: Array  # how many there were in this stage
+    accepted: Array  # the sum of their mean acceptances
     due: Array  # whether the stage has ended
     temperature: Array  # of the stage; the populations share it
     stages: Array
@@ -127,7 +129,7 @@ class SMC:
         ess: Share of effective particles that a step in temperature keeps.
         max_temperatures: Steps in temperature, at most.
         kernel: How particles move: `Evolution()` without gradients, `Hamiltonian()` with them. By
-            default the first up to 8 dimensions, the second in more.
+            default the first up to 10 dimensions, the second in more.
     """
 
     particles: int = 128
@@ -226,8 +228,9 @@ class SMC:
         state = _State(
             cloud=start,
             before=finite_log_ratio(start.z, start.log_density),
-            tuning=jax.vmap(kernel.tune)(z),
+            tuning=kernel.tune(z.reshape(-1, dim)),
             moves=none,
+            accepted=zero,
             due=jnp.array(True),
             temperature=zero,
             stages=none,
@@ -275,8 +278,9 @@ class SMC:
         return state._replace(
             cloud=picked,
             before=finite_log_ratio(picked.z, picked.log_density),
-            tuning=jax.vmap(kernel.tune)(picked.z, state.tuning),
+            tuning=kernel.tune(picked.z.reshape(-1, picked.z.shape[-1]), state.tuning),
             moves=jnp.zeros_like(state.moves),
+            accepted=jnp.zeros_like(state.accepted),
             temperature=temperature,
             stages=state.stages + ~arrived,
             log_evidence=state.log_evidence + gain,
@@ -287,25 +291,23 @@ class SMC:
 
     def _move(self, key: Key, log_density: LogDensity, kernel: Kernel, state: _State) -> _State:
         """Move all particles once, and see whether they have forgotten where they were."""
-
-        def move(key: Key, cloud: Cloud, tuning: Any) -> Moved:
-            return kernel.move(key, log_density, cloud, state.temperature, tuning)
-
-        keys = jax.random.split(key, self.populations)
-        moved = jax.vmap(move)(keys, state.cloud, state.tuning)
-        cloud = moved.cloud
+        # Of all populations at once: what a kernel learns of where particles are, it learns of all.
+        shape = state.cloud.z.shape[:2]
+        together = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), state.cloud)
+        moved = kernel.move(key, log_density, together, state.temperature, state.tuning)
+        cloud = jax.tree.map(lambda a: a.reshape(*shape, *a.shape[1:]), moved.cloud)
         moves = state.moves + 1
         memory = _memory(state.before, finite_log_ratio(cloud.z, cloud.log_density))
-        least, thin = kernel.moves(cloud.z.shape[-1])
-        mixed = (moves >= least) & (memory <= _FORGOTTEN)
+        accepted = state.accepted + moved.acceptance
+        forgotten = (memory <= _FORGOTTEN) | (state.kept > 0)
         return state._replace(
             cloud=cloud,
             tuning=moved.tuning,
             moves=moves,
-            # Between draws of the same particles there are as many moves each time.
-            due=jnp.where(state.kept > 0, moves >= thin, mixed | (moves >= self.moves)),
-            acceptance=jnp.mean(moved.acceptance),
-            divergences=jnp.sum(moved.diverging),
+            accepted=accepted,
+            due=(accepted >= _ACCEPTED) & forgotten | (moves >= self.moves),
+            acceptance=moved.acceptance,
+            divergences=moved.diverging,
             turns=state.turns + 1,
         )
 
