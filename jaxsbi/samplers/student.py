@@ -9,20 +9,21 @@ import jax
 import jax.numpy as jnp
 
 from jaxsbi.base import Array, Key
-from jaxsbi.samplers.weights import covariance_factor
+from jaxsbi.samplers.weights import cholesky_and_inverse, covariance
 
 _DEGREES = 5  # tails heavier than most; odd, for `sample`
 
 
 class Fit(NamedTuple):
-    """A Student t: its centre `(d,)` and a factor `(d, d)` of its scale."""
+    """A Student t: its centre `(d,)`, a factor `(d, d)` of its scale, and the factor's inverse."""
 
     centre: Array
     factor: Array
+    inverse: Array
 
     def standardize(self, z: Array) -> Array:
         """Return z in the coordinates in which the fit is standard."""
-        return jax.scipy.linalg.solve_triangular(self.factor, z - self.centre, lower=True)
+        return self.inverse @ (z - self.centre)
 
     def restore(self, u: Array) -> Array:
         """Return standard coordinates as z."""
@@ -31,7 +32,7 @@ class Fit(NamedTuple):
 
 def fit_to(z: Array) -> Fit:
     """Return the Student t fitted to points `(n, d)`."""
-    return Fit(jnp.mean(z, 0), covariance_factor(z))
+    return Fit(jnp.mean(z, 0), *cholesky_and_inverse(covariance(z)))
 
 
 def log_prob(u: Array) -> Array:

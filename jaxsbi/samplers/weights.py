@@ -11,6 +11,9 @@ from jax.scipy.special import logsumexp
 from jaxsbi.base import Array, Key
 from jaxsbi.latent import log_normal_density
 
+SMALL = 16  # dimensions whose matrices are not given to LAPACK
+_LEAST = 1e-12  # a variance
+
 
 def log_normal(z: Array) -> Array:
     """Return log N(z; 0, I) over the last axis, the log-density of the latent prior."""
@@ -66,13 +69,45 @@ def log_mean_and_error(log_weight: Array) -> tuple[Array, Array]:
     return jnp.where(some, log_mean, -jnp.inf), jnp.where(some, error, jnp.inf)
 
 
-def covariance_factor(z: Array) -> Array:
-    """Return a lower-triangular factor `(d, d)` of the covariance of points `(n, d)`."""
+def covariance(z: Array) -> Array:
+    """Return the covariance `(d, d)` of points `(n, d)`, shrunk where they are few."""
     n, dim = z.shape
     centred = z - jnp.mean(z, 0, keepdims=True)
-    covariance = centred.T @ centred / n
+    found = centred.T @ centred / n
     # Few points span less than the space: off the diagonal, as much is kept as n / (n + d).
-    diagonal = jnp.diagonal(covariance)
+    diagonal = jnp.diagonal(found)
     share = dim / (dim + n)
     jitter = 1e-6 * jnp.max(diagonal) + 1e-12
-    return jnp.linalg.cholesky((1.0 - share) * covariance + jnp.diag(share * diagonal + jitter))
+    return (1.0 - share) * found + jnp.diag(share * diagonal + jitter)
+
+
+def covariance_factor(z: Array) -> Array:
+    """Return a lower-triangular factor `(d, d)` of the covariance of points `(n, d)`."""
+    return jnp.linalg.cholesky(covariance(z))
+
+
+def cholesky_and_inverse(a: Array) -> tuple[Array, Array]:
+    """Return the Cholesky factors of matrices `(..., d, d)`, and the factors' inverses.
+
+    Small ones column by column, all at once. LAPACK takes them one by one, which costs more than
+    the densities that depend on them; and where two such calls run at the same time, on a machine
+    of two cores, JAX 0.10 waits for ever: each holds a thread and waits for one.
+    """
+    dim = a.shape[-1]
+    identity = jnp.eye(dim, dtype=a.dtype)
+    if dim > SMALL:
+        factor = jnp.linalg.cholesky(a)
+        solve = jax.scipy.linalg.solve_triangular
+        return factor, solve(factor, jnp.broadcast_to(identity, a.shape), lower=True)
+    columns: list[Array] = []
+    rows: list[Array] = []
+    for j in range(dim):
+        root = jnp.sqrt(jnp.maximum(a[..., j, j, None], _LEAST))
+        below = jnp.broadcast_to(jnp.arange(dim) >= j, a.shape[:-1])
+        columns.append(jnp.where(below, a[..., :, j] / root, 0.0))
+        a = a - columns[j][..., :, None] * columns[j][..., None, :]
+    factor = jnp.stack(columns, -1)
+    for i in range(dim):
+        known = sum((factor[..., i, j, None] * rows[j] for j in range(i)), jnp.zeros_like(root))
+        rows.append((jnp.broadcast_to(identity[i], a.shape[:-1]) - known) / factor[..., i, i, None])
+    return factor, jnp.stack(rows, -2)

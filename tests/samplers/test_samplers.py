@@ -336,3 +336,18 @@ def test_a_learned_likelihood_is_sampled_under_vmap():
 def test_bad_configuration(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_many_observations_on_few_cores_end():
+    """JAX waits for ever where two of LAPACK's batched solves run at the same time on two cores."""
+
+    def density(z, x):
+        return -0.5 * jnp.sum((z - x) ** 2)
+
+    def draw(key, x):
+        return samplers.smc()(key, lambda z: density(z, x), DIM, 1_000)[1].log_evidence
+
+    x = jnp.zeros((100, DIM))
+    found = jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(0), 100), x)
+    exact = 0.5 * DIM * math.log(2.0 * math.pi)
+    assert float(jnp.abs(found - exact).max()) < 0.1
