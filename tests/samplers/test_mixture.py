@@ -60,7 +60,7 @@ def test_draws_have_the_density(dim, key):
     assert abs(float(both) - 1.0) < 4.0 * error
 
 
-@pytest.mark.parametrize("dim", (1, 2, 5, MANY_DIMENSIONS))
+@pytest.mark.parametrize("dim", [1, 2, 5, MANY_DIMENSIONS])
 def test_it_follows_narrow_and_wide_clusters(dim, key):
     z = points(key, 512, dim)
     fit = fitted(z)

@@ -338,16 +338,13 @@ def test_bad_configuration(make, message):
         make()
 
 
-def test_many_observations_on_few_cores_end():
-    """JAX waits for ever where two of LAPACK's batched solves run at the same time on two cores."""
+@pytest.mark.parametrize("name", ["smc", "slice"])
+def test_few_dimensions_need_no_lapack(name):
+    """JAX waits for ever where two of LAPACK's batched calls run at the same time on two cores.
 
-    def density(z, x):
-        return -0.5 * jnp.sum((z - x) ** 2)
-
-    def draw(key, x):
-        return samplers.smc()(key, lambda z: density(z, x), DIM, 1_000)[1].log_evidence
-
-    x = jnp.zeros((100, DIM))
-    found = jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(0), 100), x)
-    exact = 0.5 * DIM * math.log(2.0 * math.pi)
-    assert float(jnp.abs(found - exact).max()) < 0.1
+    It did so with 100 observations of two_moons in one program; which programs do is a matter of
+    timing, so this looks at what they call.
+    """
+    draw = jax.vmap(lambda key: SAMPLERS[name](key, CASES["gaussian"].density, DIM, N))
+    keys = jax.random.split(jax.random.key(0), 3)
+    assert "lapack" not in jax.jit(draw).lower(keys).as_text()
