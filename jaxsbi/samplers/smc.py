@@ -24,7 +24,9 @@ from jaxsbi.samplers.weights import (
 
 _SMALLEST, _HALVINGS = 1e-12, 14  # of the search for the next temperature, on a log scale
 MAX_EVIDENCE_ERROR = 0.5  # nats
-_ACCEPTED = 1.0  # moves of a particle, in the mean: at a temperature, and between draws of it
+_ACCEPTED = 1.0  # moves of a particle at a temperature, in the mean, at least
+# And between two draws of it: fewer leave equal draws (6 % with one), which a classifier sees.
+_APART = 2.0
 _FORGOTTEN = 0.2  # correlation at which particles have moved enough
 MIN_ROUNDS = 2  # of draws of each particle
 # As many states are kept for each draw: a population of twice the others' evidence has a state for
@@ -299,13 +301,13 @@ class SMC:
         moves = state.moves + 1
         memory = _memory(state.before, finite_log_ratio(cloud.z, cloud.log_density))
         accepted = state.accepted + moved.acceptance
-        forgotten = (memory <= _FORGOTTEN) | (state.kept > 0)
+        mixed = (accepted >= _ACCEPTED) & (memory <= _FORGOTTEN)
         return state._replace(
             cloud=cloud,
             tuning=moved.tuning,
             moves=moves,
             accepted=accepted,
-            due=(accepted >= _ACCEPTED) & forgotten | (moves >= self.moves),
+            due=jnp.where(state.kept > 0, accepted >= _APART, mixed) | (moves >= self.moves),
             acceptance=moved.acceptance,
             divergences=moved.diverging,
             turns=state.turns + 1,
