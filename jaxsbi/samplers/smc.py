@@ -24,9 +24,8 @@ from jaxsbi.samplers.weights import (
 
 _SMALLEST, _HALVINGS = 1e-12, 14  # of the search for the next temperature, on a log scale
 MAX_EVIDENCE_ERROR = 0.5  # nats
-_ACCEPTED = 1.0  # moves of a particle at a temperature, in the mean, at least
-# And between two draws of it: fewer leave equal draws (6 % with one), which a classifier sees.
-_APART = 2.0
+# Accepted moves of a particle, at least: at a temperature, between its draws (after 1, 6 % equal).
+_ACCEPTED, _APART = 1.0, 2.0
 _FORGOTTEN = 0.2  # correlation at which particles have moved enough
 MIN_ROUNDS = 2  # of draws of each particle
 # As many states are kept for each draw: a population of twice the others' evidence has a state for
@@ -100,7 +99,7 @@ class _State(NamedTuple):
     before: Array  # their log-ratios to the prior before the moves of this stage
     tuning: Any  # what the kernel knows of the particles
     moves: Array  # how many there were in this stage
-    accepted: Array  # the sum of their mean acceptances
+    accepted: Array  # sum of their acceptances
     due: Array  # whether the stage has ended
     temperature: Array  # of the stage; the populations share it
     stages: Array
@@ -298,9 +297,8 @@ class SMC:
         together = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), state.cloud)
         moved = kernel.move(key, log_density, together, state.temperature, state.tuning)
         cloud = jax.tree.map(lambda a: a.reshape(*shape, *a.shape[1:]), moved.cloud)
-        moves = state.moves + 1
+        moves, accepted = state.moves + 1, state.accepted + moved.acceptance
         memory = _memory(state.before, finite_log_ratio(cloud.z, cloud.log_density))
-        accepted = state.accepted + moved.acceptance
         mixed = (accepted >= _ACCEPTED) & (memory <= _FORGOTTEN)
         return state._replace(
             cloud=cloud,
