@@ -14,7 +14,6 @@ from jaxsbi.samplers.weights import cholesky_and_inverse
 
 _COMPONENTS = 16  # at most
 _PER_COMPONENT = 4  # points for each number of a component's centre and its spread, at least
-_FIRST_STEPS = 2
 _FLOOR = 1e-6  # of the points' variance
 
 
@@ -28,16 +27,13 @@ class Mixture(NamedTuple):
 
 
 def first_mixture(z: Array) -> Mixture:
-    """Return a mixture for points `(n, d)`, of as many components as they can tell apart."""
+    """Return a mixture to begin with, of as many components as points `(n, d)` can tell apart."""
     n, dim = z.shape
     k = max(1, min(_COMPONENTS, n // (_PER_COMPONENT * (dim + 1))))
     centred = z - jnp.mean(z, 0, keepdims=True)
     scale = k ** (-2.0 / dim) * (centred.T @ centred / n) + _floor(centred)
     factor, inverse = cholesky_and_inverse(jnp.broadcast_to(scale, (k, dim, dim)))
-    mixture = Mixture(jnp.full(k, -jnp.log(k)), z[:: n // k][:k], factor, inverse)
-    for _ in range(_FIRST_STEPS):
-        mixture = improved(mixture, z)
-    return mixture
+    return Mixture(jnp.full(k, -jnp.log(k)), z[:: n // k][:k], factor, inverse)
 
 
 def improved(mixture: Mixture, z: Array) -> Mixture:

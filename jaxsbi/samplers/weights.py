@@ -99,15 +99,13 @@ def cholesky_and_inverse(a: Array) -> tuple[Array, Array]:
         factor = jnp.linalg.cholesky(a)
         solve = jax.scipy.linalg.solve_triangular
         return factor, solve(factor, jnp.broadcast_to(identity, a.shape), lower=True)
-    columns: list[Array] = []
-    rows: list[Array] = []
-    for j in range(dim):
+    columns, rows = [], []
+    inverse = jnp.broadcast_to(identity, a.shape)
+    for j in range(dim):  # what eliminates a column of the matrix makes a row of the inverse
         root = jnp.sqrt(jnp.maximum(a[..., j, j, None], _LEAST))
         below = jnp.broadcast_to(jnp.arange(dim) >= j, a.shape[:-1])
         columns.append(jnp.where(below, a[..., :, j] / root, 0.0))
+        rows.append(inverse[..., j, :] / root)
         a = a - columns[j][..., :, None] * columns[j][..., None, :]
-    factor = jnp.stack(columns, -1)
-    for i in range(dim):
-        known = sum((factor[..., i, j, None] * rows[j] for j in range(i)), jnp.zeros_like(root))
-        rows.append((jnp.broadcast_to(identity[i], a.shape[:-1]) - known) / factor[..., i, i, None])
-    return factor, jnp.stack(rows, -2)
+        inverse = inverse - columns[j][..., :, None] * rows[j][..., None, :]
+    return jnp.stack(columns, -1), jnp.stack(rows, -2)
