@@ -38,7 +38,7 @@ Kernel = Evolution | Hamiltonian
 class SMCInfo(NamedTuple):
     """What sequential Monte Carlo reports.
 
-    The populations are independent runs. R-hat compares them, and the halves of each: particles lie
+    The populations share no ancestors. R-hat compares them, and the halves of each: particles lie
     in the order of their ancestors, so that a mode reached by few ancestors shows as disagreement,
     and relatives count as the neighbours in a chain that they are.
 
@@ -124,7 +124,7 @@ class SMC:
 
     Attributes:
         particles: Particles of each population, at most; half as many if `n` is small.
-        populations: Independent runs; their spread gives R-hat and the error of the evidence.
+        populations: Runs without common ancestors; their spread gives R-hat and an error.
         moves: Moves of each particle at each temperature, at most: they end when the particles'
             log-density has forgotten where they were.
         ess: Share of effective particles that a step in temperature keeps.
@@ -380,7 +380,7 @@ def smc(
 
     Args:
         particles: Particles of each population, at most; half as many if few draws are asked for.
-        populations: Independent runs, whose spread is the error of the evidence.
+        populations: Runs without common ancestors; their spread is the error of the evidence.
         moves: Moves of each particle at each temperature, at most.
         ess: Share of effective particles that a step in temperature keeps.
         max_temperatures: Steps in temperature, at most.

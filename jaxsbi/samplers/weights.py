@@ -92,6 +92,8 @@ def cholesky_and_inverse(a: Array) -> tuple[Array, Array]:
     Small ones column by column, all at once. LAPACK takes them one by one, which costs more than
     the densities that depend on them; and where two such calls run at the same time, on a machine
     of two cores, JAX 0.10 waits for ever: each holds a thread and waits for one.
+
+    Matrices must be positive definite; of small ones that is not looked at.
     """
     dim = a.shape[-1]
     identity = jnp.eye(dim, dtype=a.dtype)
