@@ -11,11 +11,18 @@ import jax.numpy as jnp
 from jaxsbi.abc.nearest import positive
 from jaxsbi.base import Array, Key, Theta, check_key, configuration, is_concrete, leaf
 from jaxsbi.priors import Prior
+from jaxsbi.samplers.weights import cholesky_and_inverse, effective_size, spread
 
-BANDWIDTHS = (0.02, 0.03, 0.045, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4, 0.56, 0.8)
-"""Kernel widths tried, in units of the draws' covariance; an odd shape wants a narrow one."""
+BANDWIDTHS = (0.02, 0.03, 0.045, 0.07, 0.1, 0.14, 0.2, 0.28, 0.4, 0.56, 0.8, 1.1, 1.6)
+"""Kernel widths tried, in units of the spread of a draw's neighbours."""
 JUDGED = 1_000
-"""Draws whose left-out density chooses the width."""
+"""Draws whose left-out density chooses the width, and among which neighbours are looked for."""
+NEIGHBOURS = 4.0
+"""Times the square root of the effective number of draws: neighbours that shape a kernel."""
+FLOOR = 1e-6
+"""Least variance of a kernel, in units of the draws' own: neighbours may all be the same."""
+ROWS = 64
+"""Draws whose neighbours are looked for at once."""
 
 
 @configuration
@@ -26,14 +33,18 @@ class KernelDensity:
         prior: The prior, whose latent space it is.
         centre: Latent draws, shape `(n, d)`.
         log_weight: Their normalised log weights, shape `(n,)`.
-        factor: Lower-triangular root of the kernel's covariance, shape `(d, d)`.
-        bandwidth: The kernel's width in units of the draws' own, a scalar.
+        factor: Lower-triangular roots of the kernels' covariances, shape `(n, d, d)`; `(1, d, d)`
+            where all kernels are alike.
+        inverse: Their inverses.
+        bandwidth: The kernels' width in units of the spread that they have their shape from, a
+            scalar.
     """
 
     prior: Prior = leaf()
     centre: Array = leaf()
     log_weight: Array = leaf()
     factor: Array = leaf()
+    inverse: Array = leaf()
     bandwidth: Array = leaf()
 
     def log_prob(self, theta: Theta) -> Array:
@@ -64,7 +75,8 @@ def kde(
     """Return the joint kernel-density estimate p(θ | x_o) ∝ Σ K(d_i / h_x) K(z - z_i).
 
     Both kernels are Gaussian (Blum 2010, arXiv:0904.0635). The kernel of θ lies in latent space, so
-    that the density stays in the prior's support.
+    that the density stays in the prior's support. Around each draw it has the shape of the draws
+    near it (Vincent & Bengio 2002, "Manifold Parzen windows"): narrow in a mode, and across a bend.
 
     Args:
         prior: The prior of the draws.
@@ -74,7 +86,8 @@ def kde(
         width: h_x, in the units of the distances.
         weights: Weights of the draws, shape `(n,)`; they multiply.
         bandwidth: Standard deviation of the kernel of z in units of the (weighted) draws' own
-            covariance; by default the one with the largest likelihood of left-out draws.
+            covariance, the same around all draws. By default each kernel has the shape of the
+            spread around its draw, times the width with the largest likelihood of left-out draws.
 
     Raises:
         ValueError: If only one of `distances` and `width` is given, a shape differs, a width is not
@@ -106,11 +119,43 @@ def _estimate(
 ) -> KernelDensity:
     z = jax.vmap(prior.to_latent)(draws)
     log_weight = jax.nn.log_softmax(log_weight)
-    factor = covariance_root(z, log_weight)
-    chosen = _left_out(z, log_weight, factor) if bandwidth is None else jnp.asarray(bandwidth)
+    root = covariance_root(z, log_weight)
+    inverse = jax.scipy.linalg.solve_triangular(root, jnp.eye(z.shape[1]), lower=True)
+    factor, inverse = root[None], inverse[None]
+    if bandwidth is None:
+        near, near_inverse = _neighbourhoods(z @ inverse[0].T, log_weight)
+        factor, inverse = factor @ near, near_inverse @ inverse
+        bandwidth = _left_out(z, log_weight, inverse)
     return KernelDensity(
-        prior=prior, centre=z, log_weight=log_weight, factor=chosen * factor, bandwidth=chosen
-    )
+        prior=prior, centre=z, log_weight=log_weight, factor=bandwidth * factor,
+        inverse=inverse / bandwidth, bandwidth=jnp.asarray(bandwidth),
+    )  # fmt: skip
+
+
+def _neighbourhoods(u: Array, log_weight: Array) -> tuple[Array, Array]:
+    """Return roots `(n, d, d)` of the covariances of each draw's neighbours, and their inverses.
+
+    Few neighbours say little of a shape: it is mixed with a ball of the same size, which counts as
+    much as d² of them.
+    """
+    n, d = u.shape
+    # Equally weighted, so that a number of the nearest is a share of the weight.
+    others = u[spread(jnp.array(0.5), jnp.exp(log_weight), min(n, JUDGED))]
+    effective = jnp.minimum(effective_size(log_weight), others.shape[0])
+    share = jnp.minimum(NEIGHBOURS / jnp.sqrt(effective), 1.0)
+    last = jnp.ceil(share * others.shape[0]).astype(int) - 1
+    ball = d**2 / (d**2 + share * effective)
+
+    def covariance(u: Array) -> Array:
+        square = jnp.sum((others - u[None]) ** 2, axis=1)
+        near = square <= jnp.sort(square)[last]
+        weight = near / jnp.sum(near)
+        centred = others - (weight @ others)[None]
+        found = (weight[:, None] * centred).T @ centred
+        size = jnp.trace(found) / d
+        return (1.0 - ball) * found + (ball * size + FLOOR) * jnp.eye(d)
+
+    return cholesky_and_inverse(jax.lax.map(covariance, u, batch_size=min(ROWS, n)))
 
 
 def covariance_root(z: Array, log_weight: Array) -> Array:
@@ -131,15 +176,15 @@ def covariance_root(z: Array, log_weight: Array) -> Array:
     return jnp.linalg.cholesky((1.0 - shrink) * covariance + shrink * diagonal)
 
 
-def _left_out(z: Array, log_weight: Array, factor: Array) -> Array:
+def _left_out(z: Array, log_weight: Array, inverse: Array) -> Array:
     """Return the bandwidth with the largest mean log density of draws left out in turn."""
     n, d = z.shape
-    u = jax.scipy.linalg.solve_triangular(factor, z.T, lower=True).T
     widths = jnp.array(BANDWIDTHS, z.dtype)
+    log_mass = log_weight + _log_volume(inverse)
 
     def judge(i: Array) -> Array:
-        square = jnp.sum((u - u[i][None]) ** 2, axis=1)
-        others = jnp.where(jnp.arange(n) == i, -jnp.inf, log_weight)
+        square = _squares(inverse, z[i], z)
+        others = jnp.where(jnp.arange(n) == i, -jnp.inf, log_mass)
 
         def density(width: Array) -> Array:
             return jax.nn.logsumexp(others - 0.5 * square / width**2) - d * jnp.log(width)
@@ -151,15 +196,25 @@ def _left_out(z: Array, log_weight: Array, factor: Array) -> Array:
     return widths[jnp.argmax(jnp.sum(jax.lax.map(judge, index), axis=0))]
 
 
+def _squares(inverse: Array, z: Array, centre: Array) -> Array:
+    """Return the squared distance of a point from each centre, in widths of its kernel."""
+    offset = z[None] - centre
+    if inverse.shape[0] == 1:
+        return jnp.sum((offset @ inverse[0].T) ** 2, axis=1)
+    return jnp.sum(jnp.sum(inverse * offset[:, None, :], axis=2) ** 2, axis=1)
+
+
+def _log_volume(inverse: Array) -> Array:
+    """Return the log of each kernel's inverse determinant, `(n,)` or `(1,)`."""
+    return jnp.sum(jnp.log(jnp.diagonal(inverse, axis1=1, axis2=2)), axis=1)
+
+
 @jax.jit
 def _log_prob(kde: KernelDensity, theta: Theta) -> Array:
     prior = kde.prior
     z = prior.to_latent(theta)
-    difference = (z[None] - kde.centre).T
-    u = jax.scipy.linalg.solve_triangular(kde.factor, difference, lower=True)
-    log_kernel = -0.5 * jnp.sum(u**2, axis=0) - 0.5 * z.size * math.log(2.0 * math.pi)
-    density = jax.nn.logsumexp(kde.log_weight + log_kernel)
-    density = density - jnp.sum(jnp.log(jnp.diagonal(kde.factor)))
+    log_kernel = _log_volume(kde.inverse) - 0.5 * _squares(kde.inverse, z, kde.centre)
+    density = jax.nn.logsumexp(kde.log_weight + log_kernel) - 0.5 * z.size * math.log(2.0 * math.pi)
     inside = jnp.isfinite(prior.log_prob(theta))
     return jnp.where(inside, density - prior.log_abs_det_jacobian(z), -jnp.inf)
 
@@ -171,5 +226,7 @@ def _sample(kde: KernelDensity, key: Key, n: int) -> Theta:
     # One draw from each n-th of the mass: copies of a draw are spread as evenly as can be.
     level = total[-1] * (jnp.arange(n) + jax.random.uniform(key_centre, (n,))) / n
     index = jnp.clip(jnp.searchsorted(total, level), 0, len(total) - 1)
-    move = jax.random.normal(key_move, (n, kde.centre.shape[1])) @ kde.factor.T
+    factor = kde.factor[jnp.minimum(index, kde.factor.shape[0] - 1)]
+    noise = jax.random.normal(key_move, (n, kde.centre.shape[1]))
+    move = jnp.sum(factor * noise[:, None, :], axis=2)
     return jax.vmap(kde.prior.from_latent)(kde.centre[index] + move)

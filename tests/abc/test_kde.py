@@ -8,6 +8,7 @@ import pytest
 
 import jaxsbi
 from jaxsbi import abc
+from jaxsbi.abc.kde import BANDWIDTHS
 
 PRIOR = jaxsbi.Prior(width=dist.LogNormal(0.0, 0.5), mean=dist.Normal(1.0, 2.0))
 
@@ -35,7 +36,7 @@ def test_total_variation_of_the_course(ball, width, course):
     # From a width in radians to one in units of the draws': dz/dθ at the modes of a uniform prior.
     z = ball.prior.to_latent({"angle": jnp.array(0.6)})
     slope = jnp.exp(-ball.prior.log_abs_det_jacobian(z))
-    options = {"width": width, "bandwidth": 0.04 * slope / probe.factor[0, 0]}
+    options = {"width": width, "bandwidth": 0.04 * slope / probe.factor[0, 0, 0]}
     exact = ball.posterior()
     found = [ball.variation(on_grid(ball, seed, **options)[0], exact) for seed in range(5)]
     # The course ran it once, and gives two digits.
@@ -45,8 +46,44 @@ def test_total_variation_of_the_course(ball, width, course):
 def test_a_chosen_bandwidth_is_better_than_the_course_s(ball):
     density, estimate = on_grid(ball, width=0.09)
     assert ball.variation(density, ball.posterior()) < 0.12
-    # Two modes want less than a rule for one would give, about 0.3 for these numbers.
-    assert float(estimate.bandwidth) < 0.3
+    # Two modes want less than a rule for one would give, about 0.3 of the draws' own spread.
+    weight = jnp.exp(estimate.log_weight)
+    z = estimate.centre[:, 0]
+    spread = jnp.sqrt(weight @ (z - weight @ z) ** 2)
+    assert float(weight @ estimate.factor[:, 0, 0]) < 0.3 * float(spread)
+
+
+def crescents(key, n):
+    """Return draws `(n, 2)` from two bent modes, 0.05 across and 1 along, and 5 apart."""
+    key_mode, key_angle, key_radius = jax.random.split(key, 3)
+    side = jnp.where(jax.random.bernoulli(key_mode, 0.5, (n,)), 1.0, -1.0)
+    angle = jax.random.uniform(key_angle, (n,), minval=-1.0, maxval=1.0)
+    radius = 1.0 + 0.05 * jax.random.normal(key_radius, (n,))
+    return jnp.stack([side * (1.5 + radius * jnp.cos(angle)), radius * jnp.sin(angle)], 1)
+
+
+def test_kernels_have_the_shape_of_what_is_near():
+    prior = jaxsbi.Prior(at=dist.Normal(jnp.zeros(2), 1.0).to_event(1))
+    key_draws, key_fresh = jax.random.split(jax.random.key(1))
+    kept, fresh = ({"at": crescents(key, n)} for key, n in ((key_draws, 300), (key_fresh, 1_000)))
+
+    def log_prob(**options):
+        return np.asarray(jax.vmap(abc.kde(prior, kept, **options).log_prob)(fresh))
+
+    alike = max((log_prob(bandwidth=width) for width in BANDWIDTHS), key=np.mean)
+    gain = log_prob() - alike
+    assert gain.mean() > 3 * gain.std() / np.sqrt(gain.size)
+
+
+@pytest.mark.parametrize("weights", [None, jnp.zeros(400).at[7].set(1.0)])
+def test_draws_that_are_all_the_same_have_kernels_of_some_width(weights):
+    same = {"width": jnp.ones(400), "mean": jnp.zeros(400)} if weights is None else draws()
+    estimate = abc.kde(PRIOR, same, weights=weights)
+    theta = jax.tree.map(lambda a: a[7], same)
+    assert np.all(np.diagonal(estimate.factor, axis1=1, axis2=2) > 0)
+    assert np.isfinite(estimate.log_prob(theta))
+    for name, sampled in estimate.sample(jax.random.key(2), 100).items():
+        np.testing.assert_allclose(sampled, theta[name], atol=1e-3)
 
 
 def test_the_density_is_normalised():
@@ -73,7 +110,8 @@ def test_draws_have_the_moments_of_the_mixture():
     z = jax.vmap(PRIOR.to_latent)(sampled)
     mean = weights @ estimate.centre
     centred = estimate.centre - mean[None]
-    covariance = (weights[:, None] * centred).T @ centred + estimate.factor @ estimate.factor.T
+    kernels = jnp.einsum("n,nij,nkj->ik", weights, estimate.factor, estimate.factor)
+    covariance = (weights[:, None] * centred).T @ centred + kernels
     deviation = np.sqrt(np.diag(covariance))
     assert np.all(np.abs(jnp.mean(z, 0) - mean) < 4 * deviation / np.sqrt(n))
     assert np.all(np.abs(jnp.std(z, 0) - deviation) < 4 * deviation / np.sqrt(2 * n))

@@ -45,7 +45,7 @@ NEEDY: dict[str, Any] = {
     "LinearSummary": {"mean": X, "scale": X, "slopes": jnp.ones((3, 40))},
     "KernelDensity": {
         **{"prior": PRIOR, "centre": jnp.ones((2, 3)), "log_weight": jnp.zeros(2)},
-        **{"factor": jnp.eye(3), "bandwidth": jnp.array(0.5)},
+        **{"factor": jnp.eye(3)[None], "inverse": jnp.eye(3)[None], "bandwidth": jnp.array(0.5)},
     },
     "Contrast": {"summary": compression.Views(parts=(("a", networks.MLP(4)),))},
     "Frozen": {"method": jaxsbi.npe(), "summary": LINEAR},
