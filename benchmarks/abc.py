@@ -8,14 +8,15 @@ Each record is one task, observation and budget: the C2ST of 10,000 draws from a
 estimate in latent space of what a method kept (the published benchmark resampled in the same way).
 `rejection` and `smc_adjusted` are what the toolkit recommends: kept draws with local-linear and
 linear regression adjustment; the others are without, as was published. Both choices are made by
-`--choose`: the log-density of the true parameters on simulated observations of three problems that
-are not tasks.
+`--choose`: the log-density of the true parameters on simulated observations, of three problems that
+are not tasks unless others are named.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -40,33 +41,30 @@ TRIALS = 30
 DEFENSIVE = 0.01
 """Share of the prior in a density that is judged: one draw missed must not decide the mean."""
 
+KEPT = {"rejection": 3.0, "smc": 5.0}
+"""Kept draws, times the square root of the simulations. Chosen by `--choose`, as the rounds are."""
+ROUNDS = 5
+
 Weighted = tuple[Theta, Array | None]
-Method = Callable[[Key, Task, Data, int], Weighted]
+Method = Callable[[Key, Task, Data, int, int], Weighted]
 
 
-def kept(budget: int) -> int:
-    """Return how many draws a method keeps: a hundredth of the simulations, from 50 to 1,000.
-
-    Chosen by `--choose`: of 1,000 simulations, 50 and 100 give equal gains, and 200 smaller ones.
-    """
-    return min(max(budget // 100, 50), 1_000)
-
-
-def rejection(adjustment: str, key: Key, task: Task, x: Data, budget: int) -> Weighted:
+def rejection(adjustment: str, key: Key, task: Task, x: Data, budget: int, kept: int) -> Weighted:
     """Keep the nearest; adjust by no, linear or local-linear regression."""
     draws, info = abc.rejection(
-        key, task.prior, task.simulator, x, num_simulations=budget, keep=kept(budget)
+        key, task.prior, task.simulator, x, num_simulations=budget, keep=kept
     )
     if adjustment == "plain":
         return draws, None
     return abc.adjust(task.prior, draws, info, x, local=adjustment == "local")
 
 
-def smc(adjusted: bool, key: Key, task: Task, x: Data, budget: int) -> Weighted:
-    """Spend the budget in ten rounds."""
+def smc(adjusted: bool, key: Key, task: Task, x: Data, budget: int, kept: int) -> Weighted:
+    """Spend the budget in rounds."""
     draws, info = abc.smc(
-        key, task.prior, task.simulator, x, num_simulations=budget, particles=kept(budget)
-    )
+        key, task.prior, task.simulator, x,
+        num_simulations=budget, particles=kept, rounds=ROUNDS,
+    )  # fmt: skip
     return abc.adjust(task.prior, draws, info, x) if adjusted else (draws, info.weights)
 
 
@@ -85,7 +83,7 @@ DEFAULT = ("rejection", "smc_adjusted")
 def main() -> None:
     """Run, print a line per record, and append to a file where one is given."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tasks", type=plan.words, default=configs.task_names())
+    parser.add_argument("--tasks", type=plan.words, help="all ten, or the development problems")
     parser.add_argument("--methods", type=plan.words, default=DEFAULT)
     parser.add_argument("--budgets", type=plan.numbers, default=(1_000, 10_000, 100_000))
     parser.add_argument("--observations", type=plan.numbers, default=(1, 2, 3))
@@ -93,9 +91,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--speed", action="store_true")
     parser.add_argument("--choose", action="store_true")
+    parser.add_argument("--kept", type=float, help="times the square root of the simulations")
     parser.add_argument("--out", type=Path, help="a file that the lines are appended to")
     options = parser.parse_args()
-    plan.known("task", options.tasks, configs.task_names())
+    known = (*DEVELOPMENT, *configs.task_names()) if options.choose else configs.task_names()
+    tasks = options.tasks or (tuple(DEVELOPMENT) if options.choose else known)
+    plan.known("task", tasks, known)
     plan.known("method", options.methods, tuple(METHODS))
 
     def report(record: dict[str, Any]) -> None:
@@ -108,18 +109,23 @@ def main() -> None:
         for seconds in speed():
             report(seconds)
     elif options.choose:
-        for budget in options.budgets:
-            for name in DEVELOPMENT:
-                for method in METHODS:
-                    report(gain(name, method, budget, options.seed))
+        for budget, name, method in itertools.product(options.budgets, tasks, options.methods):
+            report(gain(name, method, budget, options.seed, kept(method, budget, options.kept)))
     else:
-        measure(options, report)
+        measure(options, tasks, report)
 
 
-def measure(options: argparse.Namespace, report: Callable[[dict[str, Any]], None]) -> None:
+def kept(method: str, budget: int, times: float | None = None) -> int:
+    """Return how many draws a method keeps."""
+    return round((times or KEPT[method.split("_")[0]]) * budget**0.5)
+
+
+def measure(
+    options: argparse.Namespace, tasks: tuple[str, ...], report: Callable[[dict[str, Any]], None]
+) -> None:
     """Report the C2ST of every cell."""
     known = published()
-    for name in options.tasks:
+    for name in tasks:
         task = jaxsbi.tasks.get(name)
         for budget in options.budgets:
             for method in options.methods:
@@ -139,7 +145,7 @@ def cell(
     key_run, key_draw = jax.random.split(jax.random.key(seed))
 
     def run() -> Array:
-        draws, weights = METHODS[method](key_run, task, x, budget)
+        draws, weights = METHODS[method](key_run, task, x, budget, kept(method, budget))
         estimate = abc.kde(task.prior, draws, weights=weights)
         sampled = estimate.sample(key_draw, configs.DRAWS)
         return jax.block_until_ready(jax.vmap(task.flatten)(sampled))
@@ -176,15 +182,15 @@ def speed(n: int = 1_000_000, keep: int = 1_000, repeats: int = 5) -> list[dict[
     ]
 
 
-def gain(name: str, method: str, budget: int, seed: int) -> dict[str, Any]:
+def gain(name: str, method: str, budget: int, seed: int, number: int) -> dict[str, Any]:
     """Return nats gained over the prior at the true parameters of simulated observations."""
-    task = DEVELOPMENT[name]()
+    task = DEVELOPMENT[name]() if name in DEVELOPMENT else jaxsbi.tasks.get(name)
     key_run, key_fresh = jax.random.split(jax.random.key(seed))
     fresh = jaxsbi.simulate(key_fresh, task.prior, task.simulator, TRIALS, progress=False)
 
     def one(row: tuple[Theta, Data]) -> Array:
         theta, x = row
-        draws, weights = METHODS[method](key_run, task, x, budget)
+        draws, weights = METHODS[method](key_run, task, x, budget, number)
         estimate = abc.kde(task.prior, draws, weights=weights)
         ratio = jnp.exp(estimate.log_prob(theta) - task.prior.log_prob(theta))
         return jnp.log((1.0 - DEFENSIVE) * ratio + DEFENSIVE)
@@ -194,6 +200,7 @@ def gain(name: str, method: str, budget: int, seed: int) -> dict[str, Any]:
         "problem": name,
         "method": method,
         "budget": budget,
+        "kept": number,
         "gain": round(float(gains.mean()), 3),
         "standard_error": round(float(gains.std(ddof=1) / np.sqrt(TRIALS)), 3),
     }
