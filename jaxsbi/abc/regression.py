@@ -15,6 +15,9 @@ from jaxsbi.base import Array, Data, Theta
 from jaxsbi.networks.flatten import flatten
 from jaxsbi.priors import Prior
 
+_FLOOR = 1e-4  # of the mean square, below which a residual is as good as none
+_MOST = 3.0  # nats by which a width is changed
+
 
 def adjust(
     prior: Prior,
@@ -28,10 +31,11 @@ def adjust(
     """Correct kept draws for the distance of their simulations from the observation.
 
     The latent parameters z are regressed on the data (or their summary) s, and each draw becomes
-    `z - slope @ (s - s_observed)` (Beaumont, Zhang & Balding 2002, Genetics 162, 2025). In latent
-    space adjusted draws stay in the prior's support. The slopes are a ridge regression's, with the
-    penalty that minimises the generalised cross-validation score: as many numbers as draws do no
-    harm.
+    `z - slope @ (s - s_observed)` (Beaumont, Zhang & Balding 2002, Genetics 162, 2025). What is
+    left is scaled to the width at the observation, as the logarithm of its square is regressed on
+    s too (Blum & François 2010, Stat. Comput. 20, 63, arXiv:0809.4178). In latent space adjusted
+    draws stay in the prior's support. The slopes are a ridge regression's, with the penalty that
+    minimises the generalised cross-validation score: as many numbers as draws do no harm.
 
     Args:
         prior: The prior of the draws.
@@ -65,10 +69,14 @@ def _adjust(
     weight = weight / jnp.sum(weight)
     z = jax.vmap(prior.to_latent)(draws)
     rows = jax.vmap(lambda x: flatten(summarize(summary, x)))(info.x)
-    slopes = ridge(rows, z, weight)
-    moved = z - (rows - flatten(summarize(summary, x_observed))[None]) @ slopes
-    theta = jax.vmap(prior.from_latent)(moved)
-    return theta, weight
+    offset = rows - flatten(summarize(summary, x_observed))[None]
+    moved = z - offset @ ridge(rows, z, weight)
+    centre = (weight @ moved)[None]
+    left = moved - centre
+    floor = _FLOOR * (weight @ left**2)[None] + jnp.finfo(left.dtype).tiny
+    wider = 0.5 * offset @ ridge(rows, jnp.log(left**2 + floor), weight)
+    moved = centre + left * jnp.exp(-jnp.clip(wider, -_MOST, _MOST))
+    return jax.vmap(prior.from_latent)(moved), weight
 
 
 def ridge(x: Array, z: Array, weight: Array) -> Array:

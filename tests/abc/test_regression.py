@@ -134,6 +134,26 @@ def test_the_linear_summary_is_the_posterior_mean():
     np.testing.assert_allclose(gain, expected, atol=4.5 * error)
 
 
+def with_its_error(key, theta):
+    """Two numbers with noise of a known width, which differs from data set to data set."""
+    key_width, key_noise = jax.random.split(key)
+    width = jax.random.uniform(key_width, (2,), minval=0.1, maxval=1.0)
+    return {"seen": theta["mean"] + width * jax.random.normal(key_noise, (2,)), "width": width}
+
+
+def test_the_width_is_that_at_the_observation():
+    width = np.array([0.25, 0.7])
+    x = {"seen": jnp.array([0.4, -0.3]), "width": jnp.asarray(width, jnp.float32)}
+    draws, info = kept(with_its_error, x, n=40_000, keep=4_000)
+    adjusted, weights = abc.adjust(PRIOR, draws, info, x)
+    mean = weights @ adjusted["mean"]
+    std = np.sqrt(weights @ (adjusted["mean"] - mean[None]) ** 2)
+    exact = width / np.sqrt(1.0 + width**2)
+    # Five errors of the estimate, and 0.05 for a logarithm that is not linear in the width.
+    error = 5.0 * np.sqrt(0.5 * np.sum(weights**2)) + 0.05
+    assert np.all(np.abs(np.log(std / exact)) < error)
+
+
 def cube(key, theta):
     """Data that are far from linear in the parameters, beside numbers that say nothing."""
     key_x, key_noise = jax.random.split(key)
