@@ -1,22 +1,17 @@
-"""The integral of a density: from draws of it, by a bridge; and from two estimates of it."""
+"""The integral of a density from draws of it, by a bridge to a fitted Student t."""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import logsumexp
-from scipy.special import stdtrit
 
 from jaxsbi.base import Array, Key
 from jaxsbi.samplers import student
 from jaxsbi.samplers.chains import LogDensity
-from jaxsbi.samplers.weights import log_mean_and_error
 
 _PROPOSED = 256  # draws of each Student t
 _ITERATIONS = 50  # they halve the error each where the two laws overlap by half
-_FEWEST = 4  # populations that a slope is found from
-_APART = 4.0  # standard errors between two estimates, beyond which the bridge is not believed
-_LARGEST = 20.0  # nats of an estimate above the mean of the others
 
 
 def log_evidence(key: Key, log_density: LogDensity, z: Array, value: Array) -> Array:
@@ -43,49 +38,6 @@ def log_evidence(key: Key, log_density: LogDensity, z: Array, value: Array) -> A
     ratio = jax.vmap(jax.vmap(log_density))(proposed) - jax.vmap(_log_prob)(fits, proposed)
     ratio = jnp.where(jnp.isnan(ratio), -jnp.inf, ratio)
     return jax.vmap(_bridge)(value - jax.vmap(_log_prob)(fits, z), ratio)
-
-
-def combined(steps: Array, bridge: Array) -> tuple[Array, Array]:
-    """Return the log-evidence from two estimates of each population, and its error.
-
-    Both have the same mean, so that their difference is a control variate: the part of one that is
-    linear in the difference is taken off (Lavenberg & Welch 1981, Manag. Sci. 27, 322), which is no
-    worse than the better of the two. Its error knows how uncertain the slope is; to take the one
-    with the smaller spread would not, and would be too sure. Where the bridge has no value, or is
-    many errors away, or there are few populations, the steps in temperature stay alone.
-
-    Args:
-        steps: Log-evidence by the steps in temperature, shape `(populations,)`.
-        bridge: The same by a bridge.
-
-    Returns:
-        The log-evidence and its error, two of which hold 95 % by Student's t.
-    """
-    n = steps.shape[0]
-    alone, alone_error = log_mean_and_error(steps)
-    alone_error = two_errors(n - 1) * alone_error
-    if n < _FEWEST:
-        return alone, alone_error
-    base = jnp.where(jnp.isfinite(alone), alone, 0.0)
-    first, second = (jnp.exp(jnp.minimum(a - base, _LARGEST)) for a in (steps, bridge))
-    difference = first - second
-    between = jnp.mean(difference)
-    centred = difference - between
-    square = jnp.sum(centred**2)
-    slope = jnp.sum(centred * first) / square
-    mean = jnp.mean(first) - slope * between
-    left = jnp.sum((first - jnp.mean(first) - slope * centred) ** 2) / (n - 2)
-    error = jnp.sqrt(left * (1.0 / n + between**2 / square)) / mean
-    close = between**2 <= _APART**2 * square / (n * (n - 1))
-    fine = jnp.all(jnp.isfinite(bridge)) & close & (mean > 0.0) & jnp.isfinite(error)
-    log_mean = base + jnp.log(jnp.where(fine, mean, 1.0))
-    error = two_errors(n - 2) * error
-    return jnp.where(fine, log_mean, alone), jnp.where(fine, error, alone_error)
-
-
-def two_errors(degrees: int) -> float:
-    """Return by what a standard error grows, if two are to hold 95 % by Student's t."""
-    return float(stdtrit(degrees, 0.975)) / 2.0
 
 
 def _log_prob(fit: student.Fit, z: Array) -> Array:

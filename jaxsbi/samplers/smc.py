@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from scipy.special import stdtrit
 
 from jaxsbi.base import Array, Key, configuration, warn
-from jaxsbi.samplers.bridge import combined, log_evidence
+from jaxsbi.samplers.bridge import log_evidence
 from jaxsbi.samplers.chains import LogDensity, traced_once
 from jaxsbi.samplers.convergence import MAX_R_HAT, chain_statistics
 from jaxsbi.samplers.evolution import Evolution
@@ -49,8 +50,8 @@ class SMCInfo(NamedTuple):
         divergences: How many of the particles' last moves had an energy error above 1,000 (or NaN).
         acceptance: Mean acceptance probability of the last moves.
         log_density: Log-density of each draw in the latent space, shape `(n,)`.
-        log_evidence: Log of the integral of exp(log_density), from the steps in temperature and by
-            a bridge to a Student t, in the combination on which the populations agree best.
+        log_evidence: Log of the integral of exp(log_density), from the steps in temperature or by
+            a bridge to a Student t, whichever the populations agree on better.
         log_evidence_error: Its standard error, from the spread over the populations; so much wider
             for their small number that two errors hold 95 %.
         temperature: The inverse temperature that was reached, 1 for the posterior.
@@ -186,7 +187,7 @@ class SMC:
         z, value = z.reshape(self.populations, size, dim), value.reshape(self.populations, size)
         arrived = alive & (run.temperature >= 1.0)
         bridge = log_evidence(key_bridge, log_density, z, value)
-        evidence, error = combined(run.log_evidence, jnp.where(arrived, bridge, -jnp.inf))
+        evidence, error = more_exact(run.log_evidence, jnp.where(arrived, bridge, -jnp.inf))
         share = jnp.where(alive, jax.nn.softmax(run.log_evidence), 1.0 / self.populations)
         picked = systematic(key_pick, jnp.repeat(share / size, size), n)
         picked = jax.random.permutation(key_order, picked)
@@ -201,7 +202,7 @@ class SMC:
             acceptance=run.acceptance,
             log_density=value.ravel()[picked],
             log_evidence=evidence,
-            log_evidence_error=error,
+            log_evidence_error=two_errors(self.populations) * error,
             temperature=run.temperature,
             temperatures=run.stages,
         )
@@ -320,6 +321,23 @@ def _memory(before: Array, after: Array) -> Array:
     x, y = (jnp.where(finite, a, 0.0) for a in (before, after))
     x, y = x - jnp.mean(x), y - jnp.mean(y)
     return jnp.mean(x * y) / jnp.sqrt(jnp.mean(x * x) * jnp.mean(y * y) + 1e-30)
+
+
+def two_errors(populations: int) -> float:
+    """Return by what a standard error grows, if two are to hold 95 % by Student's t."""
+    return float(stdtrit(populations - 1, 0.975)) / 2.0
+
+
+def more_exact(steps: Array, bridge: Array) -> tuple[Array, Array]:
+    """Return the evidence and its error from the steps in temperature, or by a bridge.
+
+    The second adds no error on the way from the prior, but needs a posterior like a Student t: it
+    is taken where its populations agree better. Shares of the draws follow the first, whose errors
+    are those of the weights of modes.
+    """
+    (first, first_error), (second, second_error) = map(log_mean_and_error, (steps, bridge))
+    better = second_error < first_error
+    return jnp.where(better, second, first), jnp.where(better, second_error, first_error)
 
 
 def next_temperature(ratio: Array, temperature: Array, ess: float) -> Array:
