@@ -43,7 +43,7 @@ DEFENSIVE = 0.01
 
 KEPT = {"rejection": 3.0, "smc": 5.0}
 """Kept draws, times the square root of the simulations. Chosen by `--choose`, as the rounds are."""
-ROUNDS = 5
+ROUNDS, SMALLEST_ROUND = 10, 200
 
 Weighted = tuple[Theta, Array | None]
 Method = Callable[[Key, Task, Data, int, int], Weighted]
@@ -63,7 +63,7 @@ def smc(adjusted: bool, key: Key, task: Task, x: Data, budget: int, kept: int) -
     """Spend the budget in rounds."""
     draws, info = abc.smc(
         key, task.prior, task.simulator, x,
-        num_simulations=budget, particles=kept, rounds=ROUNDS,
+        num_simulations=budget, particles=kept, rounds=min(ROUNDS, budget // SMALLEST_ROUND),
     )  # fmt: skip
     return abc.adjust(task.prior, draws, info, x) if adjusted else (draws, info.weights)
 
