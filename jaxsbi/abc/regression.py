@@ -17,6 +17,7 @@ from jaxsbi.priors import Prior
 
 _FLOOR = 1e-4  # of the mean square, below which a residual is as good as none
 _MOST = 3.0  # nats by which a width is changed
+_FREE = 0.5  # share of the effective rows that slopes must leave free
 
 
 def adjust(
@@ -83,7 +84,8 @@ def ridge(x: Array, z: Array, weight: Array) -> Array:
     """Return slopes `(p, d)` of a weighted ridge regression of `z` `(n, d)` on `x` `(n, p)`.
 
     Its penalty minimises the generalised cross-validation score (Golub, Heath & Wahba 1979), summed
-    over the logarithms of the outputs, with the effective number of rows.
+    over the logarithms of the outputs, with the effective number of rows. The score says nothing
+    where slopes pass through nearly all rows, which more numbers than rows always can.
     """
     mean = weight @ x
     scale = jnp.sqrt(weight @ (x - mean[None]) ** 2)
@@ -101,10 +103,11 @@ def ridge(x: Array, z: Array, weight: Array) -> Array:
     def score(penalty: Array) -> Array:
         shrink = size**2 / (size**2 + penalty)
         left_over = total - jnp.sum((1.0 - (1.0 - shrink[:, None]) ** 2) * moment**2, axis=0)
-        free = jnp.maximum(1.0 - (jnp.sum(shrink) + 1.0) / effective, 1e-3)
-        return jnp.sum(jnp.log(left_over + 1e-10 * total + 1e-30) - 2.0 * jnp.log(free))
+        free = 1.0 - (jnp.sum(shrink) + 1.0) / effective
+        found = jnp.log(left_over + 1e-10 * total + 1e-30) - 2.0 * jnp.log(jnp.maximum(free, _FREE))
+        return jnp.where(free >= _FREE, jnp.sum(found), jnp.inf)
 
-    penalties = jnp.logspace(-8.0, 3.0, 45)
+    penalties = jnp.logspace(3.0, -8.0, 45)  # the largest first: it is taken where none is right
     best = penalties[jnp.argmin(jax.lax.map(score, penalties))]
     slopes = right.T @ ((size / (size**2 + best))[:, None] * moment)
     return slopes / scale[:, None]

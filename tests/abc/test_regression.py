@@ -203,3 +203,13 @@ def test_failed_simulations_are_not_learned_from():
     summary = abc.linear_summary(PRIOR, broken)
     expected = abc.linear_summary(PRIOR, rows[100:])
     np.testing.assert_allclose(summary.slopes, expected.slopes, rtol=1e-2, atol=1e-3)
+
+
+def test_numbers_that_say_nothing_explain_nothing():
+    """Though slopes could pass through all draws."""
+    key_x, key_z, key_fresh = jax.random.split(jax.random.key(6), 3)
+    x, fresh = jax.random.normal(key_x, (100, 200)), jax.random.normal(key_fresh, (1_000, 200))
+    z = jax.random.normal(key_z, (100, 2))
+    moved = fresh @ ridge(x, z, jnp.full(100, 0.01))
+    # Slopes through all draws would move others by a whole deviation.
+    assert np.all(np.std(moved, axis=0) < 0.25)
