@@ -49,21 +49,21 @@ Weighted = tuple[Theta, Array | None]
 Method = Callable[[Key, Task, Data, int, int], Weighted]
 
 
-def rejection(adjustment: str, key: Key, task: Task, x: Data, budget: int, kept: int) -> Weighted:
+def rejection(adjustment: str, key: Key, task: Task, x: Data, budget: int, number: int) -> Weighted:
     """Keep the nearest; adjust by no, linear or local-linear regression."""
     draws, info = abc.rejection(
-        key, task.prior, task.simulator, x, num_simulations=budget, keep=kept
+        key, task.prior, task.simulator, x, num_simulations=budget, keep=number
     )
     if adjustment == "plain":
         return draws, None
     return abc.adjust(task.prior, draws, info, x, local=adjustment == "local")
 
 
-def smc(adjusted: bool, key: Key, task: Task, x: Data, budget: int, kept: int) -> Weighted:
+def smc(adjusted: bool, key: Key, task: Task, x: Data, budget: int, number: int) -> Weighted:
     """Spend the budget in rounds."""
     draws, info = abc.smc(
         key, task.prior, task.simulator, x,
-        num_simulations=budget, particles=kept, rounds=min(ROUNDS, budget // SMALLEST_ROUND),
+        num_simulations=budget, particles=number, rounds=min(ROUNDS, budget // SMALLEST_ROUND),
     )  # fmt: skip
     return abc.adjust(task.prior, draws, info, x) if adjusted else (draws, info.weights)
 
@@ -94,6 +94,8 @@ def main() -> None:
     parser.add_argument("--kept", type=float, help="times the square root of the simulations")
     parser.add_argument("--out", type=Path, help="a file that the lines are appended to")
     options = parser.parse_args()
+    if options.kept and not options.choose:
+        parser.error("--kept: expected --choose beside it, which it is for.")
     known = (*DEVELOPMENT, *configs.task_names()) if options.choose else configs.task_names()
     tasks = options.tasks or (tuple(DEVELOPMENT) if options.choose else known)
     plan.known("task", tasks, known)

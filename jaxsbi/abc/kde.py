@@ -119,9 +119,7 @@ def _estimate(
 ) -> KernelDensity:
     z = jax.vmap(prior.to_latent)(draws)
     log_weight = jax.nn.log_softmax(log_weight)
-    root = covariance_root(z, log_weight)
-    inverse = jax.scipy.linalg.solve_triangular(root, jnp.eye(z.shape[1]), lower=True)
-    factor, inverse = root[None], inverse[None]
+    factor, inverse = (a[None] for a in covariance_root(z, log_weight))
     if bandwidth is None:
         near, near_inverse = _neighbourhoods(z @ inverse[0].T, log_weight)
         factor, inverse = factor @ near, near_inverse @ inverse
@@ -158,8 +156,8 @@ def _neighbourhoods(u: Array, log_weight: Array) -> tuple[Array, Array]:
     return cholesky_and_inverse(jax.lax.map(covariance, u, batch_size=min(ROWS, n)))
 
 
-def covariance_root(z: Array, log_weight: Array) -> Array:
-    """Return the lower-triangular root of the covariance of points `(n, d)`.
+def covariance_root(z: Array, log_weight: Array) -> tuple[Array, Array]:
+    """Return the lower-triangular root of the covariance of points `(n, d)`, and its inverse.
 
     Few points know few directions: off the diagonal it is shrunk by d / (d + effective points).
 
@@ -173,7 +171,7 @@ def covariance_root(z: Array, log_weight: Array) -> Array:
     d, effective = z.shape[1], 1.0 / jnp.sum(weight**2)
     shrink = d / (d + effective)
     diagonal = jnp.diag(jnp.diagonal(covariance) + 1e-12)
-    return jnp.linalg.cholesky((1.0 - shrink) * covariance + shrink * diagonal)
+    return cholesky_and_inverse((1.0 - shrink) * covariance + shrink * diagonal)
 
 
 def _left_out(z: Array, log_weight: Array, inverse: Array) -> Array:

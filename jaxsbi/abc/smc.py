@@ -309,8 +309,8 @@ def _around(z: Array, log_weight: Array) -> _Proposal:
     """
     d = z.shape[1]
     width = (4.0 / ((d + 2.0) * effective_size(log_weight))) ** (1.0 / (d + 4.0))
-    factor = width * covariance_root(z, log_weight)
-    inverse = jax.scipy.linalg.solve_triangular(factor, jnp.eye(d), lower=True)
+    root, inverse = covariance_root(z, log_weight)
+    factor, inverse = width * root, inverse / width
     return _Proposal(z @ inverse.T, log_weight, factor, inverse)
 
 
