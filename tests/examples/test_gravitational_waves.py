@@ -162,7 +162,7 @@ def test_a_small_network_is_calibrated_and_weighed_by_the_exact_likelihood(quiet
     event, _ = problem.observe(quiet, count=72)
     small = dingo.method(components=48, hidden=96, blocks=2, layers=5)
     fitted = dingo.train(
-        jax.random.key(0), event, signals=8192, steps=3000, batch=128, network=small
+        jax.random.key(0), event, signals=8192, steps=1500, batch=128, network=small
     )
     posterior = fitted.posterior
     report = jaxsbi.diagnostics.calibration(

@@ -84,8 +84,8 @@ def untrained(method=QUICK, prior=PRIOR, seed=0):
 
 @pytest.fixture(scope="module")
 def posterior():
-    # As many steps as 100 epochs of the default batches, at half the cost; the best is kept.
-    steps = {"batch_size": 64, "max_epochs": 50, "optimizer": default_optimizer(50 * 112, 6e-3)}
+    # As many steps as 50 epochs of the default batches, at half the cost; the best is kept.
+    steps = {"batch_size": 64, "max_epochs": 25, "optimizer": default_optimizer(25 * 112, 6e-3)}
     fitted = jaxsbi.fit(jax.random.key(2), METHOD, PRIOR, some(8_000), progress=False, **steps)
     return fitted.posterior
 
