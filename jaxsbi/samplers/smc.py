@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from scipy.special import stdtrit
 
 from jaxsbi.base import Array, Key, configuration, warn
-from jaxsbi.samplers.bridge import log_evidence
+from jaxsbi.samplers import lanes
+from jaxsbi.samplers.bridge import log_evidence, more_exact, two_errors
 from jaxsbi.samplers.chains import LogDensity, traced_once
 from jaxsbi.samplers.convergence import MAX_R_HAT, chain_statistics
 from jaxsbi.samplers.evolution import Evolution
@@ -223,27 +223,29 @@ class SMC:
         kernel = self.kernel or (Evolution() if dim <= MANY_DIMENSIONS else Hamiltonian())
         size, rounds = self._sizes(n)
         key_start, key_turns = jax.random.split(key)
-        z = jax.random.normal(key_start, (self.populations, size, dim))
-        start = jax.vmap(lambda z: kernel.cloud(log_density, z))(z)
-        zero, none = jnp.zeros((), z.dtype), jnp.array(0)
-        state = _State(
-            cloud=start,
-            before=finite_log_ratio(start.z, start.log_density),
-            tuning=kernel.tune(z.reshape(-1, dim)),
-            moves=none,
-            accepted=zero,
-            due=jnp.array(True),
-            temperature=zero,
-            stages=none,
-            log_evidence=jnp.zeros(self.populations, z.dtype),
-            acceptance=zero,
-            divergences=none,
-            kept=none,
-            # Without a finite particle there is nowhere to go: the prior's draws stay as they are.
-            z=jnp.repeat(z[None], rounds, 0),
-            log_density=jnp.repeat(start.log_density[None], rounds, 0),
-            turns=none,
-        )
+
+        def start() -> _State:
+            z = jax.random.normal(key_start, (self.populations, size, dim))
+            cloud = jax.vmap(lambda z: kernel.cloud(log_density, z))(z)
+            zero, none = jnp.zeros((), z.dtype), jnp.array(0)
+            return _State(
+                cloud=cloud,
+                before=finite_log_ratio(z, cloud.log_density),
+                tuning=kernel.tune(z.reshape(-1, dim)),
+                moves=none,
+                accepted=zero,
+                due=jnp.array(True),
+                temperature=zero,
+                stages=none,
+                log_evidence=jnp.zeros(self.populations, z.dtype),
+                acceptance=zero,
+                divergences=none,
+                kept=none,
+                # Without a finite particle there is nowhere to go: the prior's draws stay.
+                z=jnp.repeat(z[None], rounds, 0),
+                log_density=jnp.repeat(cloud.log_density[None], rounds, 0),
+                turns=none,
+            )
 
         def unfinished(state: _State) -> Array:
             alive = jnp.any(jnp.isfinite(state.log_evidence))
@@ -253,13 +255,14 @@ class SMC:
         def turn(state: _State) -> _State:
             key_stage, key_move = jax.random.split(jax.random.fold_in(key_turns, state.turns))
             # A number, not a key: JAX's checker takes a key in a branch for reuse.
-            offset = jax.random.uniform(key_stage, (self.populations,), z.dtype)
+            offset = jax.random.uniform(key_stage, (self.populations,), state.log_evidence.dtype)
             state = jax.lax.cond(
                 state.due, lambda s: self._next_stage(offset, kernel, s), lambda s: s, state
             )
             return self._move(key_move, log_density, kernel, state)
 
-        return jax.lax.while_loop(unfinished, turn, state)
+        end: _State = lanes.run(start, unfinished, turn)
+        return end
 
     def _next_stage(self, offset: Array, kernel: Kernel, state: _State) -> _State:
         """Keep the particles if they have arrived; else raise the temperature and resample.
@@ -321,23 +324,6 @@ def _memory(before: Array, after: Array) -> Array:
     x, y = (jnp.where(finite, a, 0.0) for a in (before, after))
     x, y = x - jnp.mean(x), y - jnp.mean(y)
     return jnp.mean(x * y) / jnp.sqrt(jnp.mean(x * x) * jnp.mean(y * y) + 1e-30)
-
-
-def two_errors(populations: int) -> float:
-    """Return by what a standard error grows, if two are to hold 95 % by Student's t."""
-    return float(stdtrit(populations - 1, 0.975)) / 2.0
-
-
-def more_exact(steps: Array, bridge: Array) -> tuple[Array, Array]:
-    """Return the evidence and its error from the steps in temperature, or by a bridge.
-
-    The second adds no error on the way from the prior, but needs a posterior like a Student t: it
-    is taken where its populations agree better. Shares of the draws follow the first, whose errors
-    are those of the weights of modes.
-    """
-    (first, first_error), (second, second_error) = map(log_mean_and_error, (steps, bridge))
-    better = second_error < first_error
-    return jnp.where(better, second, first), jnp.where(better, second_error, first_error)
 
 
 def next_temperature(ratio: Array, temperature: Array, ess: float) -> Array:

@@ -18,7 +18,7 @@ import jaxsbi
 from jaxsbi import samplers
 from jaxsbi.base import configuration
 from jaxsbi.methods import likelihood
-from jaxsbi.samplers.smc import two_errors
+from jaxsbi.samplers.bridge import two_errors
 
 DIM, N = 5, 2000
 FIELDS = ("r_hat", "ess_bulk", "ess_tail", "divergences", "acceptance", "log_density")
