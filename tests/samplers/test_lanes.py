@@ -13,17 +13,19 @@ from jaxsbi.samplers import lanes
 def parts(key, turns, factor, seen=None):
     """Return the functions of a loop whose end tells what it closed over in each turn."""
 
+    key_start, key_turns = jax.random.split(key)
+
     def turn(state):
         i, total = state["i"], state["total"]
         if seen is not None:
             jax.debug.callback(lambda _: seen.append(1), i, ordered=False)
         return {
             "i": i + 1,
-            "total": total + factor * jax.random.uniform(jax.random.fold_in(key, i)),
+            "total": total + factor * jax.random.uniform(jax.random.fold_in(key_turns, i)),
         }
 
     def start():
-        return {"i": jnp.array(0), "total": factor * jnp.array(0.5)}
+        return {"i": jnp.array(0), "total": factor * jax.random.uniform(key_start)}
 
     return start, lambda state: state["i"] < turns, turn
 
@@ -50,10 +52,9 @@ def assert_same(found, expected):
 @pytest.mark.parametrize("n", [1, lanes.LANES - 1, lanes.LANES, 3 * lanes.LANES + 1])
 @pytest.mark.parametrize("transform", [lambda f: f, jax.jit])
 def test_each_ends_where_it_ends_alone(n, transform):
-    constants = some(n)
-    expected = jax.vmap(alone, (0, 0, None))(*constants)
-    assert_same(transform(jax.vmap(in_lanes, (0, 0, None)))(*constants), expected)
-    key, turns, factor = constants
+    expected = jax.vmap(alone, (0, 0, None))(*some(n))
+    assert_same(transform(jax.vmap(in_lanes, (0, 0, None)))(*some(n)), expected)
+    key, turns, factor = some(n)
     one = transform(in_lanes)(key[0], turns[0], factor)
     assert_same(one, jax.tree.map(lambda a: a[0], expected))
 
@@ -61,10 +62,12 @@ def test_each_ends_where_it_ends_alone(n, transform):
 @pytest.mark.parametrize("outer", [(None, None, 0), (0, 0, None)])
 def test_mapped_twice(outer):
     inner = (0, 0, None) if outer[0] is None else (None, None, 0)
-    key, turns, _ = some(2 * lanes.LANES)
-    constants = key, turns, jnp.arange(1.0, 4.0)
-    expected = jax.vmap(jax.vmap(alone, inner), outer)(*constants)
-    assert_same(jax.jit(jax.vmap(jax.vmap(in_lanes, inner), outer))(*constants), expected)
+
+    def constants():
+        return *some(2 * lanes.LANES)[:2], jnp.arange(1.0, 4.0)
+
+    expected = jax.vmap(jax.vmap(alone, inner), outer)(*constants())
+    assert_same(jax.jit(jax.vmap(jax.vmap(in_lanes, inner), outer))(*constants()), expected)
 
 
 def test_a_lane_that_has_ended_goes_on_with_the_next():
