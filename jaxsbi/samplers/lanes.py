@@ -16,10 +16,8 @@ LANES = 8
 
 _Arrays = list[Any]
 _Constants = list[_Arrays]  # what each of the three functions closes over
-
-
 _Filled = tuple[_Arrays, Array, Array]  # states in the lanes, whose they are, who is next
-_Leg = tuple[_Arrays, Array, Array, _Arrays]  # also what ended with
+_Leg = tuple[_Arrays, Array, Array, _Arrays]  # and with what loops have ended
 
 
 class _Loop(NamedTuple):
@@ -78,20 +76,6 @@ def _call(traced: Any, constants: _Arrays, *arguments: Any) -> _Arrays:
     return list(jaxpr_as_fun(traced.replace(consts=constants))(*arguments))
 
 
-def _as_numbers(a: Any) -> Any:
-    """Return the numbers of keys: of keys picked in a loop, JAX's checker takes all for used."""
-    return jax.random.key_data(a) if _are_keys(a) else a
-
-
-def _as_they_were(a: Any, before: Any) -> Any:
-    """Return the keys that numbers are of, where they were keys."""
-    return jax.random.wrap_key_data(a, impl=jax.random.key_impl(before)) if _are_keys(before) else a
-
-
-def _are_keys(a: Any) -> bool:
-    return bool(jnp.issubdtype(a.dtype, jax.dtypes.prng_key))
-
-
 def _in_lanes(
     loop: _Loop, empty: _Arrays, size: int, mapped: Any, constants: _Constants
 ) -> _Arrays:
@@ -101,12 +85,18 @@ def _in_lanes(
     turn = jax.vmap(loop.turn, (axes, 0))
     unfinished = jax.vmap(loop.unfinished, (axes, 0))
 
-    numbers = jax.tree.map(_as_numbers, constants)
-
     def of(number: Array) -> _Constants:
         """Return what belongs to one of the loops, or to several."""
-        own = jax.tree.map(lambda m, a: a[number] if m else a, mapped, numbers)
-        found: _Constants = jax.tree.map(_as_they_were, own, constants)
+
+        def pick(differ: bool, a: Any) -> Any:
+            if not jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+                return a[number] if differ else a
+            # As numbers: of keys that a loop picks one from, JAX's checker takes all for used.
+            key = jax.random.key_data(a)
+            key = key[number] if differ else key
+            return jax.random.wrap_key_data(key, impl=jax.random.key_impl(a))
+
+        found: _Constants = jax.tree.map(pick, mapped, constants)
         return found
 
     def stacked(n: int) -> _Arrays:
