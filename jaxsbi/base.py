@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsbi.missing import observed, refuse_masked_arrays
+from jaxsbi.dataspec import DataSpec as DataSpec
 from jaxsbi.support import warn_beyond
 from jaxsbi.workarounds import register, register_dataclass
 
@@ -132,91 +132,6 @@ class Method(Protocol):
         ...
 
 
-@dataclasses.dataclass(frozen=True)
-class DataSpec:
-    """The structure, shapes and dtypes of one data set: what a posterior accepts as `x`."""
-
-    treedef: Any
-    leaves: tuple[tuple[str, tuple[int, ...], str], ...]
-
-    @classmethod
-    def of(cls, x: Data, *, batched: bool = False) -> DataSpec:
-        """Describe `x`; with `batched`, the leading axis of every leaf is left out."""
-        paths, treedef = jax.tree_util.tree_flatten_with_path(x)
-        return cls(
-            treedef,
-            tuple(
-                (
-                    jax.tree_util.keystr(path),
-                    tuple(jnp.shape(a)[1:] if batched else jnp.shape(a)),
-                    str(jnp.result_type(a)),
-                )
-                for path, a in paths
-            ),
-        )
-
-    def __str__(self) -> str:
-        """Return a one-line description, for error messages."""
-        if len(self.leaves) == 1 and not self.leaves[0][0]:
-            return f"{self.leaves[0][2]}{list(self.leaves[0][1])}"
-        return "{" + ", ".join(f"{p}: {d}{list(s)}" for p, s, d in self.leaves) + "}"
-
-    def conform(self, x: Data) -> Data:
-        """Return `x` as arrays of the expected dtypes, 0 where masked, or raise a clear error.
-
-        Raises:
-            TypeError: If the structure or the kind of dtype (float, int, bool) differs.
-            ValueError: If a shape differs, or a concrete array holds NaN or infinity.
-        """
-        refuse_masked_arrays("observation", x)
-        try:
-            came = DataSpec.of(x)
-        except TypeError as error:
-            raise TypeError(
-                f"observation: expected arrays {self}, got {type(x).__name__}. {error}"
-            ) from None
-        if came.treedef != self.treedef:
-            raise TypeError(
-                f"observation: expected the structure the simulator returned, {self}, got {came}. "
-                "Pass one data set with the same nesting and names."
-            )
-        for (path, shape, dtype), (_, got_shape, got_dtype) in zip(
-            self.leaves, came.leaves, strict=True
-        ):
-            where = f"observation{path}"
-            if got_shape != shape:
-                hint = (
-                    "It looks like a batch of observations: use jax.vmap over it."
-                    if got_shape[1:] == shape
-                    else "Pass one data set as the simulator returns it."
-                )
-                raise ValueError(f"{where}: expected shape {shape}, got {got_shape}. {hint}")
-            if _kind(dtype) != _kind(got_dtype):
-                raise TypeError(
-                    f"{where}: expected dtype {dtype}, got {got_dtype}. "
-                    f"Convert it explicitly with x.astype({dtype!r})."
-                )
-        pairs = zip(jax.tree.leaves(x), self.leaves, strict=True)
-        arrays = [jnp.asarray(a, dtype) for a, (_, _, dtype) in pairs]
-        x = observed(jax.tree.unflatten(self.treedef, arrays))
-        for (path, _, _), a in zip(self.leaves, jax.tree.leaves(x), strict=True):
-            bad = 0 if isinstance(a, jax.core.Tracer) else int(np.sum(~np.isfinite(a)))
-            if bad:
-                raise ValueError(
-                    f"observation{path}: expected finite numbers, got {bad} NaN or infinite "
-                    "entries. Mask or impute them, and simulate with the same mask."
-                )
-        return x
-
-
-def _kind(dtype: str) -> str:
-    """Return "float", "int", "bool" or "complex" (so float64 numpy data pass as float32)."""
-    for kind in ("bool", "float", "complex", "int", "uint"):
-        if dtype.startswith(kind) or dtype == "bfloat16":
-            return "float" if dtype == "bfloat16" else kind.removeprefix("u")
-    return dtype
-
-
 @register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Posterior:
@@ -257,9 +172,8 @@ class Posterior:
     def sample_with_info(self, key: Key, x: Data, n: int) -> tuple[Theta, Any]:
         """Draw as `sample`, and return what the sampler reports (R-hat, ESS, divergences …)."""
         check_key(key)
-        if not isinstance(n, int | np.integer) or n < 1:
-            raise ValueError(f"n: expected a positive integer, got {n!r}.")
-        x = self.data.conform(x)
+        check_number(n)
+        x = self.conform(x)
         on_cpu = jax.default_backend() == "cpu" and is_concrete((self, key, x))
         draws, info = (_sample_cpu if on_cpu else _sample)(self, key, x, int(n))
         warn = getattr(info, "warn", None)
@@ -280,7 +194,22 @@ class Posterior:
             ValueError: If `theta` has a missing or an extra name, or another shape.
             NotImplementedError: If the road has no density.
         """
-        return _log_prob(self, theta, self.data.conform(x))
+        theta = jax.tree.map(jnp.asarray, theta)
+        # Weak types (Python's numbers) and strong ones would be compiled twice.
+        theta = jax.tree.map(lambda a: jnp.asarray(a, a.dtype), theta)
+        return _log_prob(self, theta, self.conform(x))
+
+    def conform(self, x: Data) -> Data:
+        """Return one observation as arrays of the dtypes of training.
+
+        Independent draws (`iid=True`) may be others in number than those of training.
+
+        Raises:
+            TypeError: If it has another structure or dtype.
+            ValueError: If it has another shape, or is not finite.
+        """
+        iid = getattr(getattr(self.method, "method", self.method), "iid", False)
+        return (self.data.of_as_many(x) if iid else self.data).conform(x)
 
     def with_prior(self, new: Prior) -> Posterior:
         """Return the posterior under another prior, without new training; warn of a wider one.
@@ -388,6 +317,12 @@ def check_key(key: Any) -> None:
         raise TypeError(
             f"key: expected one key, got an array of shape {key.shape}. Use jax.vmap over keys."
         )
+
+
+def check_number(n: Any) -> None:
+    """Raise a ValueError unless `n`, a number of draws, is a positive integer."""
+    if not isinstance(n, int | np.integer) or n < 1:
+        raise ValueError(f"n: expected a positive integer, got {n!r}.")
 
 
 def is_concrete(tree: Any) -> bool:

@@ -115,7 +115,7 @@ class Comparison:
         Raises:
             TypeError, ValueError: If `x` is not a data set as the simulators return it.
         """
-        values = jnp.exp(_log_probabilities(self, self.posterior.data.conform(x)))
+        values = jnp.exp(_log_probabilities(self, self.posterior.conform(x)))
         return dict(zip(self.names, values, strict=True))
 
     def log_bayes_factors(self, x: Data, reference: str | None = None) -> dict[str, Array]:
@@ -135,7 +135,7 @@ class Comparison:
         """
         if reference is not None and reference not in self.names:
             raise ValueError(f"reference: expected one of {list(self.names)}, got {reference!r}.")
-        log_p = _log_probabilities(self, self.posterior.data.conform(x)) - self.log_weights
+        log_p = _log_probabilities(self, self.posterior.conform(x)) - self.log_weights
         base = 0 if reference is None else self.names.index(reference)
         return dict(zip(self.names, log_p - log_p[base], strict=True))
 

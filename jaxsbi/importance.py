@@ -11,17 +11,30 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsbi.base import Array, Data, Key, Posterior, Theta, check_key, is_concrete, warn
+from jaxsbi.base import (
+    Array,
+    Data,
+    Key,
+    Posterior,
+    Theta,
+    check_key,
+    check_number,
+    is_concrete,
+    warn,
+)
 from jaxsbi.methods import likelihood
 from jaxsbi.priors import Prior
 from jaxsbi.samplers.pareto import pareto_k
 from jaxsbi.samplers.weights import effective_size, log_mean_and_error, systematic
+from jaxsbi.support import warn_beyond
 from jaxsbi.workarounds import register_dataclass
 
 LogLikelihood = Callable[[Theta, Data], Array]
 MIN_EFFICIENCY = 0.01
 """Below this share of effective draws a warning is given, as by a Pareto k above `MAX_PARETO_K`."""
 MAX_PARETO_K = 0.7
+NOTICEABLE = 10.0
+"""Weights of which none is so many times the mean have no tail that could matter."""
 BATCH = 1024
 
 
@@ -40,6 +53,8 @@ class Weighted:
             0.5 the evidence has a finite error, above 0.7 nothing here can be trusted.
         log_evidence: log p(x), up to what the log-likelihood leaves out.
         log_evidence_error: Its standard error.
+        num_undefined: Draws at which the target or the proposal was NaN, or the weight infinite:
+            they have weight 0.
     """
 
     draws: Theta
@@ -49,14 +64,17 @@ class Weighted:
     pareto_k: Array
     log_evidence: Array
     log_evidence_error: Array
+    num_undefined: Array
 
     def resample(self, key: Key, n: int) -> Theta:
         """Return `n` draws of equal weight, chosen (with repetitions) in proportion to the weights.
 
         Raises:
             TypeError: If the key is not a typed key.
+            ValueError: If `n` is no positive integer.
         """
         check_key(key)
+        check_number(n)
         key_pick, key_order = jax.random.split(key)
         index = systematic(key_pick, jax.nn.softmax(self.log_weights), n)
         index = jax.random.permutation(key_order, index)
@@ -65,7 +83,16 @@ class Weighted:
     def warn(self) -> None:
         """Warn (on the host) when the weights should not be trusted."""
         efficiency, k = float(self.efficiency), float(self.pareto_k)
-        if not efficiency >= MIN_EFFICIENCY or not k <= MAX_PARETO_K:
+        undefined, n = int(self.num_undefined), self.log_weights.shape[0]
+        if undefined:
+            warn(
+                f"importance: {undefined} of {n} draws have weight 0 because the log-likelihood, "
+                "or a density, is NaN or infinite there: draws and evidence are those of the rest. "
+                "Evaluate log_likelihood at result.draws where result.log_weights is -inf."
+            )
+        largest = float(jnp.exp(jnp.max(self.log_weights) - self.log_evidence))
+        tail = not k <= MAX_PARETO_K and largest > NOTICEABLE
+        if not efficiency >= MIN_EFFICIENCY or tail:
             warn(
                 f"importance: the proposal covers the target badly: efficiency {efficiency:.2%} "
                 f"(expected >= {MIN_EFFICIENCY:.0%}), Pareto k {k:.2f} (expected <= "
@@ -97,18 +124,20 @@ def importance(
         n: The number of draws.
 
     Returns:
-        Draws, log-weights, their effective number and the log-evidence. Under `jax.jit` or
+        Draws, log-weights, their effective number and the log-evidence; it warns of an efficiency
+        that is too low, of undefined weights, and of a prior beyond the proposal's. Under `jax.jit` or
         `jax.vmap` (over keys and observations) nothing is warned of: look at `efficiency`.
 
     Raises:
         TypeError: If the key is not a typed key, `posterior` is not one, or `log_likelihood`
-            cannot be called.
-        ValueError: If the posterior's density is not normalised, the priors' parameters differ, or
+            cannot be called or `prior` is none.
+        ValueError: If `n` is no positive integer, the posterior's density is not normalised, the priors' parameters differ, or
             the target vanishes at every draw.
     """
     check_key(key)
+    check_number(n)
     _check(posterior, log_likelihood, prior)
-    x = posterior.data.conform(x)
+    x = posterior.conform(x)
     if isinstance(log_likelihood, Posterior):
         result = _by_posterior(posterior, prior, log_likelihood, key, x, int(n))
     else:
@@ -116,11 +145,13 @@ def importance(
     if is_concrete(result):
         if not np.isfinite(float(result.log_evidence)):
             raise ValueError(
-                f"importance: the target vanishes (or is NaN) at all {n} draws of the proposal: "
+                f"importance: the target vanishes (or is NaN, or infinite) at all {n} draws of the proposal: "
                 "none of it is covered. Evaluate log_likelihood and prior.log_prob at a draw of "
                 "the posterior."
             )
         result.warn()
+        if prior is not posterior.prior:
+            warn_beyond(posterior.prior, prior, "importance")
     return result
 
 
@@ -145,6 +176,10 @@ def _check(posterior: Any, target: Any, prior: Prior) -> None:
         raise TypeError(
             "log_likelihood: expected a function (theta, x) -> scalar or a posterior, got "
             f"{type(target).__name__}."
+        )
+    if not isinstance(prior, Prior):
+        raise TypeError(
+            f"prior: expected a jaxsbi.Prior of named parameters, got {type(prior).__name__}."
         )
     if (prior.names, prior.shapes) != (posterior.prior.names, posterior.prior.shapes):
         raise ValueError(
@@ -184,7 +219,13 @@ def _weigh(
     draws, info = method.sample(variables, posterior.prior, key, x, n)
 
     def one(theta: Theta) -> Array:
-        return prior.log_prob(theta) + log_likelihood(theta)
+        value = jnp.asarray(log_likelihood(theta))
+        if value.shape:
+            raise ValueError(
+                f"log_likelihood: expected a scalar, got shape {value.shape}. Return the sum over "
+                "the data, of one parameter set."
+            )
+        return prior.log_prob(theta) + value
 
     def proposed(theta: Theta) -> Array:
         return method.log_prob(variables, posterior.prior, theta, x)
@@ -193,13 +234,13 @@ def _weigh(
     log_q = getattr(info, "log_prob", None)
     if log_q is None:
         log_q = jax.lax.map(proposed, draws, batch_size=min(BATCH, n))
-    log_weights = target - log_q
-    log_weights = jnp.where(jnp.isnan(log_weights), -jnp.inf, log_weights)
-    return weigh(draws, log_weights)
+    return weigh(draws, target - log_q)
 
 
 def weigh(draws: Theta, log_weights: Array) -> Weighted:
     """Return draws with their log-weights, shape `(n,)`, and what these say of themselves."""
+    undefined = jnp.isnan(log_weights) | (log_weights == jnp.inf)
+    log_weights = jnp.where(undefined, -jnp.inf, log_weights)
     ess = effective_size(log_weights)
     log_evidence, error = log_mean_and_error(log_weights)
     return Weighted(
@@ -210,4 +251,5 @@ def weigh(draws: Theta, log_weights: Array) -> Weighted:
         pareto_k=pareto_k(log_weights),
         log_evidence=log_evidence,
         log_evidence_error=error,
+        num_undefined=jnp.sum(undefined),
     )

@@ -22,6 +22,10 @@ Names = str | Sequence[str] | Mapping[str, str]
 """Columns of a file: one, several under their own names, or by the names they will have."""
 UNITS = ("units", "unit")
 COLUMNS = ("columns", "names")
+PRECISION_ROWS = 1024
+"""Rows that are looked at for a spread that single precision loses."""
+COARSE = 100.0
+"""Steps of single precision that the spread of a column has at least."""
 LISTS = (
     "expected arrays with a leading axis of runs, got a list of data sets. Stack those of one "
     "size, numpy.stack(…); pad those of several, with a mask: jaxsbi.networks.pad(…)."
@@ -291,7 +295,41 @@ def _on_device(a: Any) -> jax.Array:
     if array.dtype.kind in "OSU":
         hint = LISTS if array.dtype.hasobject else "expected numbers."
         raise ValueError(f"from_arrays: got an array of {array.dtype}: {hint}")
-    return jnp.asarray(array, jax.dtypes.canonicalize_dtype(array.dtype))
+    dtype = jax.dtypes.canonicalize_dtype(array.dtype)
+    if dtype != array.dtype:
+        _check_precision(array, dtype)
+    return jnp.asarray(array, dtype)
+
+
+def _check_precision(array: np.ndarray, dtype: np.dtype) -> None:
+    """Look at whether numbers survive JAX's single precision.
+
+    Raises:
+        ValueError: If integers are beyond its range.
+
+    Warns:
+        UserWarning: If numbers of a column that differ become equal: small ones on a large offset.
+    """
+    if dtype.kind in "iu":
+        bounds = np.iinfo(dtype)
+        if array.size and not (array.min() >= bounds.min and array.max() <= bounds.max):
+            raise ValueError(
+                f"from_arrays: expected integers from {bounds.min} to {bounds.max}, as {dtype} "
+                f"holds, got some from {array.min()} to {array.max()}. Pass them as floats, or "
+                "enable double precision: jax.config.update('jax_enable_x64', True)."
+            )
+    elif dtype.kind == "f" and array.ndim and len(array) > 1:
+        some = array[:PRECISION_ROWS]
+        some = some.reshape(len(some), -1)
+        with np.errstate(all="ignore"):
+            spread, size = np.ptp(some, 0), np.abs(some).max(0)
+            lost = np.isfinite(size) & (spread > 0) & (spread < COARSE * np.finfo(dtype).eps * size)
+        if lost.any():
+            warn(
+                f"from_arrays: {lost.sum()} of {lost.size} numbers differ by less than {dtype} can "
+                f"tell: their size is {size[lost][0]:.3g}, their spread {spread[lost][0]:.3g}. "
+                "Subtract an offset, from observations too, or enable double precision."
+            )
 
 
 def _text(value: Any) -> str:

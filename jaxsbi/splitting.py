@@ -23,7 +23,7 @@ LOOKED_AT = 1024
 
 
 def split(simulations: Simulations, fraction: float, prior: Prior) -> tuple[Simulations, int]:
-    """Return the valid rows, and how many of them, the first, to train on."""
+    """Return the valid rows, shuffled, and how many of them, the first, to train on."""
     check_fraction(fraction)
     check_theta(simulations, prior)
     valid = np.flatnonzero(np.asarray(simulations.weight) > 0)
@@ -33,10 +33,10 @@ def split(simulations: Simulations, fraction: float, prior: Prior) -> tuple[Simu
             f"simulations: expected at least 4 finite ones to train and validate on, got "
             f"{valid.size} (and {invalid} that are not finite). Simulate more."
         )
-    rows = simulations if not invalid else taken(simulations, valid)
-    # Draws are independent, so the last rows are as good a validation set as any; every member
-    # and every method then sees the same one, and their losses can be compared.
-    return rows, valid.size - _held_out(valid.size, fraction)
+    # Others' runs may lie in the order of a grid: rows in their order would validate at its end. One
+    # order for all: every member and method validates on the same rows, and losses compare.
+    order = np.random.default_rng(0).permutation(valid.size)
+    return taken(simulations, valid[order]), valid.size - _held_out(valid.size, fraction)
 
 
 def usual_fraction(method: Any, rows: int) -> float:

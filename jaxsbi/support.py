@@ -14,21 +14,22 @@ SHARE = 0.01
 """Share of them outside that is worth a warning."""
 
 
-def warn_beyond(trained: Any, new: Any) -> None:
+def warn_beyond(trained: Any, new: Any, where: str = "with_prior") -> None:
     """Warn, outside of jit, if a new prior reaches beyond the support of the one of training.
 
     Args:
         trained: The prior of training.
         new: A prior of the same parameters.
+        where: Who warns.
     """
     share = _share_beyond(trained, new)
     if isinstance(share, jax.core.Tracer) or not share > SHARE:
         return
     warnings.warn(
-        f"with_prior: {share:.0%} of the new prior lies outside the support of the training prior. "
+        f"{where}: {share:.0%} of the new prior lies outside the support of the training prior. "
         "What was learned says nothing there, and draws stay inside: a posterior that piles up at "
-        "a border of the training prior is cut off by it. Simulate under the wider prior and train "
-        "again.",
+        "a border of the training prior is cut off by it, and so is its evidence. Simulate under "
+        "the wider prior and train again.",
         UserWarning,
         stacklevel=3,
     )

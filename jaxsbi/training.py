@@ -124,6 +124,7 @@ def _initial_state(
         key_init, key_run = jax.random.split(key)
         if variables is None:
             variables = method.init(key_init, prior, training)
+        variables = {**variables, "params": jax.tree.map(_in_precision, variables["params"])}
         params, _ = ravel_pytree(variables["params"])
         nothing = jnp.full(plan.max_epochs, jnp.nan, float)
         state = TrainState(
@@ -146,6 +147,11 @@ def _initial_state(
         return jax.tree.map(_strong, state)
 
     return over_members(one, (keys, start), None)
+
+
+def _in_precision(a: Array) -> Array:
+    """Return float32 parameters, as Flax makes them, in float64 where the user has enabled it."""
+    return a.astype(float) if a.dtype == jnp.float32 else a
 
 
 def _strong(a: Array) -> Array:

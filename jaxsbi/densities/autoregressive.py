@@ -14,6 +14,7 @@ from jaxsbi.base import Array, Key
 from jaxsbi.densities.base import (
     UNROLL,
     View,
+    first_carry,
     kernel_init,
     require_dim,
     standard_normal_log_prob,
@@ -116,8 +117,8 @@ class _Autoregressive(nn.Module):
             z, mixed = mix(layer, z)
             return (z, total + (jnp.sum(log_det) + mixed)), None
 
-        start = (z, jnp.zeros((), z.dtype))
-        return jax.lax.scan(forward, start, self._layers(context), unroll=UNROLL)[0]
+        layers = self._layers(context)
+        return jax.lax.scan(forward, first_carry(layers, z), layers, unroll=UNROLL)[0]
 
     def from_noise(self, u: Array, context: Array) -> tuple[Array, Array]:
         """Map noise `(d,)` to data `(d,)`; also the log-determinant of `to_noise` there."""
@@ -135,8 +136,8 @@ class _Autoregressive(nn.Module):
             z, log_det = jax.lax.fori_loop(0, self.dim, one_pass, (u, jnp.zeros_like(u)))
             return (z, total + (jnp.sum(log_det) + mixed)), None
 
-        start = (u, jnp.zeros((), u.dtype))
-        return jax.lax.scan(inverse, start, self._layers(context), reverse=True)[0]
+        layers = self._layers(context)
+        return jax.lax.scan(inverse, first_carry(layers, u), layers, reverse=True)[0]
 
     def log_prob(self, z: Array, context: Array) -> Array:
         u, log_det = self.to_noise(z, context)

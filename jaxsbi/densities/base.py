@@ -43,6 +43,15 @@ UNROLL = 1
 """Layers of a flow unrolled per step of the scan over layers."""
 
 
+def first_carry(layers: dict[str, Array], z: Array) -> tuple[Array, Array]:
+    """Return a point and a log-determinant of 0, in the widest precision of it and the layers.
+
+    Parameters in double precision make doubles of single ones, which a scan does not allow.
+    """
+    dtype = jnp.result_type(z, *layers.values())
+    return z.astype(dtype), jnp.zeros((), dtype)
+
+
 class Density(Protocol):
     """What `npe` and `nle` ask of a density (a Flax module, configured without its size)."""
 

@@ -15,6 +15,7 @@ from jaxsbi.base import Array, Key
 from jaxsbi.densities.base import (
     UNROLL,
     View,
+    first_carry,
     kernel_init,
     require_dim,
     standard_normal_log_prob,
@@ -134,13 +135,15 @@ class SplineCoupling(nn.Module):
             moved, log_det = self.transform.forward(raw, moved - shift)
             return (self._join(fixed, moved), total + (jnp.sum(log_det) + mixed)), None
 
-        start = (z, jnp.zeros((), z.dtype))
-        return jax.lax.scan(forward, start, self._layers(context), unroll=UNROLL)[0]
+        layers = self._layers(context)
+        return jax.lax.scan(forward, first_carry(layers, z), layers, unroll=UNROLL)[0]
 
     def from_noise(self, u: Array, context: Array) -> tuple[Array, Array]:
         """Map noise `(d,)` to data `(d,)`; also the log-determinant of `to_noise` there."""
+        layers = self._layers(context)
+        start = first_carry(layers, u)
         # A product puts vmap's batch axis last for the spline, where a slice would not.
-        keep = jnp.eye(require_dim(self), dtype=u.dtype)[self.split :]
+        keep = jnp.eye(require_dim(self), dtype=start[0].dtype)[self.split :]
 
         def inverse(carry: Carry, layer: Layer) -> tuple[Carry, None]:
             u, total = carry
@@ -150,7 +153,6 @@ class SplineCoupling(nn.Module):
             u, mixed = unmix(layer, self._join(fixed, moved + shift))
             return (u, total + (jnp.sum(log_det) + mixed)), None
 
-        start, layers = (u, jnp.zeros((), u.dtype)), self._layers(context)
         return jax.lax.scan(inverse, start, layers, reverse=True, unroll=UNROLL)[0]
 
     def log_prob(self, z: Array, context: Array) -> Array:

@@ -148,7 +148,7 @@ class LocalClassifiers:
         check_key(key)
         if num_draws < 10:
             raise ValueError(f"num_draws: expected at least 10, got {num_draws}.")
-        x = self.posterior.data.conform(x_observed)
+        x = self.posterior.conform(x_observed)
         draws = self.posterior.sample(key, x, num_draws)
         z = np.asarray(jax.vmap(self.prior.to_latent)(draws))
         _check_draws(z, "at this observation")
@@ -247,7 +247,7 @@ def local_c2st(
     """
     check_key(key)
     key_train, key_draws = jax.random.split(key)
-    x = posterior.data.conform(x_observed)  # a wrong observation is told before the training
+    x = posterior.conform(x_observed)  # a wrong observation is told before the training
     learned = local_classifiers(
         key_train,
         posterior,

@@ -129,6 +129,7 @@ class ODE:
 
     def log_prob(self, rotation: Rotation, z: Array, widest: Array) -> Array:
         """Return the log-density (a scalar) of `z`, shape `(d,)`, under the flow."""
+        z = z.astype(float)  # as the solver's times, in double precision too
         probes = self._probes(z)
 
         def slope(s: Array, state: tuple[Array, Array], _: Any) -> tuple[Array, Array]:

@@ -70,17 +70,26 @@ def statistics(x: Data, *, pooled: bool = False) -> dict[str, Data]:
             return 0.0 * one, one
         a = as_float(a)
         axes = tuple(range(a.ndim - 1)) if pooled and a.ndim > 2 else (0,)
+        unit = _unit(a if role.mask is None else jnp.where(role.mask, a, 0.0), axes)
+        a = a / unit
         # Pooled axes stay, with length 1, so that the statistics have a data set's rank.
         mean = average(a, axes, role.mask)
         # Centred first: the usual one-pass formula loses everything in float32.
         scale = jnp.sqrt(average((a - mean) ** 2, axes, role.mask))
-        scale = jnp.where(scale > 1e-6 * (1.0 + jnp.abs(mean)), scale, 1.0)
-        return mean[0], scale[0]
+        scale = jnp.where(scale > 1e-6 * jnp.abs(mean), unit * scale, 1.0)
+        return (unit * mean)[0], scale[0]
 
     treedef: Any
     leaves, treedef = jax.tree.flatten(x)
     means, scales = zip(*map(moments, leaves, roles(x)), strict=True)
     return {"mean": treedef.unflatten(means), "scale": treedef.unflatten(scales)}
+
+
+def _unit(a: Array, axes: tuple[int, ...]) -> Array:
+    """Return powers of two near the largest numbers: their squares neither overflow nor vanish."""
+    largest = jnp.max(jnp.abs(a), axes, keepdims=True)
+    exponent = jnp.clip(jnp.frexp(largest)[1], -100, 100)
+    return jnp.ldexp(jnp.ones_like(largest), exponent)
 
 
 def average(a: Array, axes: tuple[int, ...], mask: Array | None) -> Array:
@@ -110,7 +119,18 @@ def standardize(statistics: dict[str, Data], x: Data) -> Data:
 
 
 def as_float(a: Array) -> Array:
-    """Return floating-point numbers (integers and booleans are converted)."""
+    """Return floating-point numbers: integers, booleans and half precision are converted.
+
+    Raises:
+        TypeError: If they are complex.
+    """
+    if jnp.issubdtype(a.dtype, jnp.complexfloating):
+        raise TypeError(
+            f"x: expected real numbers, got {a.dtype}{list(a.shape)}. Pass real and imaginary "
+            "parts as two arrays."
+        )
+    if a.dtype in (jnp.float16, jnp.bfloat16):
+        return a.astype(jnp.float32)
     return a if jnp.issubdtype(a.dtype, jnp.floating) else a.astype(float)
 
 

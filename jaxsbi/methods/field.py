@@ -116,7 +116,7 @@ def trajectories(key: Key, posterior: Posterior, x: Data, n: int, *, points: int
         TypeError: If the key is not typed, or the posterior learned no field.
     """
     _check_field("trajectories", key, posterior)
-    return _trajectories(key, posterior, posterior.data.conform(x), n, points)
+    return _trajectories(key, posterior, posterior.conform(x), n, points)
 
 
 @functools.partial(jax.jit, static_argnames=("n", "points"))

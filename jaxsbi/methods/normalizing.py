@@ -57,7 +57,7 @@ def normalization(key: Key, posterior: Posterior, x: Data, n: int = 10_000) -> N
         )
     if n < 2:
         raise ValueError(f"n: expected at least 2 draws, got {n!r}.")
-    return _normalization(key, posterior, posterior.data.conform(x), int(n))
+    return _normalization(key, posterior, posterior.conform(x), int(n))
 
 
 @functools.partial(jax.jit, static_argnames="n")

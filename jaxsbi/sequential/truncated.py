@@ -117,7 +117,7 @@ class _Region(NamedTuple):
 
 def _by_density(key: Key, posterior: Posterior, centred: Recentred, x: Data, n: int) -> Proposal:
     key_region, key_direct, key_spread = jax.random.split(key, 3)
-    x = posterior.data.conform(x)
+    x = posterior.conform(x)
     found = _region(key_region, posterior, x)
     if not np.isfinite(float(found.threshold)):
         raise ValueError(
