@@ -175,19 +175,20 @@ def isolation(distance: Distance, summary: Summary | None, kept_x: Data, distanc
 
     One unit is the largest distance that one of the `NEIGHBOURS` nearest simulations has from its
     own nearest one among those kept. An observation like the simulated ones is of their kind, and
-    exceeds 1 less often than once in `NEIGHBOURS`. NaN if fewer than `FEW` draws are kept.
+    exceeds 1 less often than once in `NEIGHBOURS`. NaN if fewer than `FEW` draws are kept. Rows at
+    an infinite distance are none.
     """
     keep = distances.size
     if keep < FEW:
         return jnp.array(jnp.nan)
     rows = jax.vmap(lambda x: summarize(summary, x))(kept_x)
+    real = jnp.isfinite(distances)
 
     def closest(i: Array) -> Array:
         one = jax.tree.map(lambda a: a[i], rows)
         others = jax.vmap(lambda other: distance(other, one))(rows)
-        return jnp.min(
-            jnp.where((jnp.arange(keep) == i) | ~jnp.isfinite(distances), jnp.inf, others)
-        )
+        found = jnp.min(jnp.where((jnp.arange(keep) == i) | ~real, jnp.inf, others))
+        return jnp.where(real[i], found, 0.0)
 
     unit = jnp.max(jax.lax.map(closest, jnp.arange(min(keep, NEIGHBOURS))))
     gap = distances[0]

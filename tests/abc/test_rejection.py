@@ -153,6 +153,7 @@ def test_a_tolerance_keeps_what_keep_does_within_it():
     np.testing.assert_array_equal(draws["mean"], expected["mean"])
     np.testing.assert_allclose(other.distance.scale, info.distance.scale)
     assert float(other.kept_fraction) == pytest.approx(0.05)
+    assert float(other.isolation) == pytest.approx(float(info.isolation), rel=1e-5)
 
 
 def test_nothing_is_traced_again():
@@ -204,6 +205,31 @@ def test_an_observation_out_of_reach_warns_with_its_distance():
     with pytest.warns(UserWarning, match=r"outside what was simulated.*distance \d"):
         _, info = rejection(x=jnp.array([20.0, 20.0]))
     assert float(info.isolation) > 2.0
+
+
+def test_a_tolerance_that_reaches_an_observation_out_of_reach_warns():
+    with pytest.warns(UserWarning, match=r"outside what was simulated.*distance \d"):
+        _, info = rejection(x=jnp.array([20.0, 20.0]), keep=None, epsilon=18.0)
+    assert float(info.isolation) > 2.0
+    assert 20 < info.distances.size < 900
+
+
+@pytest.mark.parametrize("how", [{"keep": 1_000}, {"keep": 960}, {"keep": None, "epsilon": 100.0}])
+def test_keeping_nearly_everything_warns(how):
+    with pytest.warns(UserWarning, match=r"of 1000 finite simulations are kept.*the prior's"):
+        rejection(**how)
+
+
+def test_the_share_kept_is_of_the_finite_simulations():
+    theta = jaxsbi.simulate(jax.random.key(0), NORMAL, normal, 1_000, progress=False).theta
+    finite = int(jnp.sum(theta["mean"] <= 1.0))
+    with (
+        pytest.warns(UserWarning, match="simulations are not finite"),
+        pytest.warns(UserWarning, match=f"{finite} of {finite} finite simulations are kept"),
+    ):
+        abc.rejection(
+            jax.random.key(0), NORMAL, fails_above_one, OBSERVED, num_simulations=1_000, keep=finite
+        )
 
 
 @vmapped
