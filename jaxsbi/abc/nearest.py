@@ -226,6 +226,37 @@ def positive(name: str, value: Any) -> int:
     return int(value)
 
 
+def check_measure(distance: Any, summary: Any, shape: Data) -> None:
+    """Raise an error unless a distance is None, or a function that returns one real number.
+
+    Raises:
+        TypeError: If the distance or the summary is no function, or the distance is not real.
+        ValueError: If the distance is not a scalar.
+    """
+    for name, function in (("distance", distance), ("summary", summary)):
+        if function is not None and not callable(function):
+            raise TypeError(
+                f"{name}: expected a function or None, got {function!r}. Pass a function of data "
+                "sets in JAX, or one of jaxsbi.abc's."
+            )
+    if distance is None:
+        return
+
+    def itself(x: Data) -> Any:
+        seen = summarize(summary, x)
+        return distance(seen, seen)
+
+    found = jax.eval_shape(itself, shape)
+    if not isinstance(found, jax.ShapeDtypeStruct) or found.shape:
+        got = DataSpec.of(found)
+        raise ValueError(
+            f"distance: expected one number of two data sets, got {got}. Reduce it to a scalar, "
+            "for instance with jnp.linalg.norm."
+        )
+    if jnp.issubdtype(found.dtype, jnp.complexfloating):
+        raise TypeError(f"distance: expected a real number, got {found.dtype}. Take jnp.abs of it.")
+
+
 def check_problem(
     key: Key, prior: Prior, simulator: Simulator, x_observed: Data
 ) -> tuple[Data, Data]:

@@ -14,6 +14,7 @@ from jaxsbi.abc.distances import Distance, Summary
 from jaxsbi.abc.nearest import (
     FEW,
     as_pytree,
+    check_measure,
     check_problem,
     chosen_chunk,
     default_distance,
@@ -30,6 +31,8 @@ from jaxsbi.simulate import _simulate_chunk
 
 FAR = 2.0
 """Isolation (see `RejectionInfo`) beyond which an observation counts as never simulated."""
+ROUNDING = 1e-3
+"""Share of the largest distance by which one may lie below 0."""
 NEARLY_ALL = 0.95
 """Kept share of the finite simulations from which on draws differ from the prior's by no more than
 the rest: 0.05 in total variation."""
@@ -127,12 +130,14 @@ def rejection(
         Named draws, each of shape `(kept, *shape)`, nearest first; and a report.
 
     Raises:
-        TypeError: If the key is not typed, or the observation has another structure than the
-            simulator's data.
+        TypeError: If the key is not typed, the observation has another structure than the
+            simulator's data, or the distance or summary is no function.
         ValueError: If not exactly one of `keep` and `epsilon` is given, `keep` exceeds the number
-            of (finite) simulations, or no simulation is within `epsilon`.
+            of (finite) simulations, no simulation is within `epsilon`, or a distance is not a
+            scalar, or negative.
     """
     x_observed, shape = check_problem(key, prior, simulator, x_observed)
+    check_measure(distance, summary, shape)
     n = positive("num_simulations", num_simulations)
     _check_choice(keep, epsilon, n)
     size = chosen_chunk(shape, n, chunk_size)
@@ -163,12 +168,23 @@ def _check_choice(keep: Any, epsilon: Any, n: int) -> None:
             f"keep: expected at most num_simulations={n}, got {keep}. Simulate more: the fraction "
             "kept should be small."
         )
-    if epsilon is not None and not (np.ndim(epsilon) == 0 and 0.0 <= float(epsilon) < math.inf):
-        raise ValueError(f"epsilon: expected a finite distance >= 0, got {epsilon!r}.")
+    if epsilon is not None and not (_is_number(epsilon) and 0.0 <= float(epsilon) < math.inf):
+        raise ValueError(
+            f"epsilon: expected a finite distance >= 0, got {epsilon!r}. Under jit and vmap "
+            "pass keep."
+        )
+
+
+def _is_number(value: Any) -> bool:
+    if not is_concrete(value):
+        return False
+    value = np.asarray(value)
+    real = any(jnp.issubdtype(value.dtype, kind) for kind in (jnp.floating, jnp.integer))
+    return value.shape == () and real
 
 
 def check_kept(info: Any, who: str) -> None:
-    """Raise a ValueError if there were not enough finite simulations."""
+    """Raise a ValueError if there were not enough finite simulations, or distances are negative."""
     keep = info.distances.shape[0]
     found = int(jnp.sum(jnp.isfinite(info.distances)))
     if found < keep:
@@ -176,6 +192,14 @@ def check_kept(info: Any, who: str) -> None:
             f"{who}: expected at least {keep} simulations at a finite distance, got {found} of "
             f"{int(info.num_simulations)} ({int(info.num_nonfinite)} are NaN or infinite). Look at "
             "simulator(key, prior.sample(key)) outside jit, simulate more or keep fewer."
+        )
+    smallest, largest = float(info.distances[0]), float(info.distances[-1])
+    # Rounding may put a squared distance a little below 0.
+    if smallest < -ROUNDING * largest:
+        raise ValueError(
+            "distance: expected numbers >= 0, and 0 where data sets are alike, got "
+            f"{smallest:.4g}. The smallest are kept: take jnp.abs of a difference, and turn a "
+            "similarity round."
         )
 
 

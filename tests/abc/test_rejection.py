@@ -269,6 +269,11 @@ def test_draws_keep_the_order_of_the_prior():
         ({"chunk_size": 0}, ValueError, "chunk_size: expected a positive"),
         ({"keep": None, "epsilon": -1.0}, ValueError, "epsilon: expected a finite distance"),
         ({"keep": None, "epsilon": 1e-7}, ValueError, r"smallest distance is 0\.\d+.* Raise"),
+        ({"keep": None, "epsilon": "a"}, ValueError, "epsilon: expected a finite distance.*'a'"),
+        ({"keep": None, "epsilon": jnp.ones(1)}, ValueError, "epsilon: expected a finite distance"),
+        ({"keep": None, "epsilon": [1.0]}, ValueError, "epsilon: expected a finite distance"),
+        ({"keep": None, "epsilon": {}}, ValueError, "epsilon: expected a finite distance"),
+        ({"keep": None, "epsilon": 1j}, ValueError, "epsilon: expected a finite distance"),
         ({"x": jnp.zeros(3)}, ValueError, r"expected shape \(2,\), got \(3,\)"),
         ({"x": {"x": OBSERVED}}, TypeError, "structure the simulator returned"),
         ({"x": jnp.array([0.0, jnp.nan])}, ValueError, "1 NaN or infinite"),
@@ -277,6 +282,37 @@ def test_draws_keep_the_order_of_the_prior():
 def test_errors(options, error, message):
     with pytest.raises(error, match=message):
         rejection(**options)
+
+
+@vmapped
+def test_a_traced_epsilon_is_refused():
+    with pytest.raises(ValueError, match=r"epsilon: .*Under jit and vmap pass keep"):
+        jax.jit(lambda epsilon: rejection(keep=None, epsilon=epsilon))(1.0)
+
+
+@pytest.mark.parametrize("how", [{"keep": 50}, {"keep": None, "epsilon": 1.0}])
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"distance": "euclidean"}, TypeError, "distance: expected a function.*'euclidean'"),
+        ({"summary": jnp.ones(2)}, TypeError, "summary: expected a function"),
+        ({"distance": lambda x, y: x - y}, ValueError, r"distance: expected one number.*\[2\]"),
+        ({"distance": lambda x, y: (x[0], y[0])}, ValueError, "distance: expected one number"),
+        ({"distance": lambda x, y: None}, ValueError, "distance: expected one number"),
+        ({"distance": lambda x, y: 1j * x[0]}, TypeError, "distance: expected a real number"),
+        ({"distance": lambda x, y: -jnp.linalg.norm(x - y)}, ValueError, "numbers >= 0.*got -"),
+        ({"distance": lambda x, y: x[0] - y[0]}, ValueError, "numbers >= 0.*got -"),
+    ],
+)
+def test_errors_of_distances(how, options, error, message):
+    with pytest.raises(error, match=message):
+        rejection(**how, **options)
+
+
+def test_distances_may_be_counts_and_lie_below_zero_by_rounding():
+    _, info = rejection(distance=lambda x, y: jnp.sum(jnp.abs(x - y) > 0.5))
+    assert float(info.tolerance) in (0.0, 1.0)
+    rejection(distance=lambda x, y: jnp.sum((x - y) ** 2) - 1e-6)
 
 
 def test_legacy_keys_are_refused():
