@@ -10,7 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsbi.abc.distances import Distance, Summary, scaled_euclidean
-from jaxsbi.base import Array, Data, DataSpec, Key, Simulator, Theta, check_key, configuration
+from jaxsbi.base import (
+    Array,
+    Data,
+    DataSpec,
+    Key,
+    Simulator,
+    Theta,
+    check_key,
+    configuration,
+    is_concrete,
+)
 from jaxsbi.priors import Prior
 from jaxsbi.simulate import CHUNK_BYTES, draw, simulator_shape
 
@@ -224,6 +234,15 @@ def positive(name: str, value: Any) -> int:
     if not whole or value < 1:
         raise ValueError(f"{name}: expected a positive integer, got {value!r}.")
     return int(value)
+
+
+def is_number(value: Any) -> bool:
+    """Whether this is one real number that may be looked at."""
+    if not is_concrete(value):
+        return False
+    value = np.asarray(value)
+    real = any(jnp.issubdtype(value.dtype, kind) for kind in (jnp.floating, jnp.integer))
+    return value.shape == () and real
 
 
 def check_measure(distance: Any, summary: Any, shape: Data) -> None:

@@ -18,6 +18,7 @@ from jaxsbi.abc.nearest import (
     check_problem,
     chosen_chunk,
     default_distance,
+    is_number,
     isolation,
     measure,
     nearest_of_prior,
@@ -168,19 +169,11 @@ def _check_choice(keep: Any, epsilon: Any, n: int) -> None:
             f"keep: expected at most num_simulations={n}, got {keep}. Simulate more: the fraction "
             "kept should be small."
         )
-    if epsilon is not None and not (_is_number(epsilon) and 0.0 <= float(epsilon) < math.inf):
+    if epsilon is not None and not (is_number(epsilon) and 0.0 <= float(epsilon) < math.inf):
         raise ValueError(
             f"epsilon: expected a finite distance >= 0, got {epsilon!r}. Under jit and vmap "
             "pass keep."
         )
-
-
-def _is_number(value: Any) -> bool:
-    if not is_concrete(value):
-        return False
-    value = np.asarray(value)
-    real = any(jnp.issubdtype(value.dtype, kind) for kind in (jnp.floating, jnp.integer))
-    return value.shape == () and real
 
 
 def check_kept(info: Any, who: str) -> None:
