@@ -7,8 +7,9 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxsbi.abc.nearest import positive
+from jaxsbi.abc.nearest import is_number, positive
 from jaxsbi.base import Array, Key, Theta, check_key, configuration, is_concrete, leaf
 from jaxsbi.priors import Prior
 from jaxsbi.samplers.weights import cholesky_and_inverse, effective_size, spread
@@ -23,6 +24,8 @@ FLOOR = 1e-6
 """Least variance of a kernel, in units of the draws' own: neighbours may all be the same."""
 ROWS = 64
 """Draws whose neighbours are looked for at once."""
+LEAST = 1e-12
+"""Added to variances, so that rounding leaves them positive; draws with no more are one point."""
 
 
 @configuration
@@ -91,9 +94,10 @@ def kde(
 
     Raises:
         ValueError: If only one of `distances` and `width` is given, a shape differs, a width is not
-            positive, or no weight is.
+            positive, or no weight is; if weights are negative or not finite, draws are outside of
+            the prior's support, or have no spread.
     """
-    n = len(jax.tree.leaves(draws)[0])
+    n = _count(prior, draws)
     if (distances is None) != (width is None):
         raise ValueError(
             "kde: expected distances and width together, got "
@@ -102,15 +106,70 @@ def kde(
     for name, rows in (("distances", distances), ("weights", weights)):
         if rows is not None and jnp.shape(rows) != (n,):
             raise ValueError(f"{name}: expected shape ({n},), got {jnp.shape(rows)}.")
+        if rows is not None and is_concrete(rows):
+            _check_rows(name, np.asarray(rows))
     for name, value in (("width", width), ("bandwidth", bandwidth)):
-        if value is not None and is_concrete(value) and not 0.0 < float(value) < math.inf:
+        if (
+            value is not None
+            and is_concrete(value)
+            and not (is_number(value) and 0.0 < float(value) < math.inf)
+        ):
             raise ValueError(f"{name}: expected a positive number, got {value!r}.")
     log_weight = jnp.zeros(n) if weights is None else jnp.log(jnp.asarray(weights))
     if distances is not None and width is not None:
         log_weight = log_weight - 0.5 * (jnp.asarray(distances) / width) ** 2
     if is_concrete(log_weight) and not bool(jnp.any(jnp.isfinite(log_weight))):
         raise ValueError(f"kde: expected some positive weights, got none among {n} draws.")
-    return _estimate(prior, draws, log_weight, bandwidth)
+    estimate = _estimate(prior, draws, log_weight, bandwidth)
+    if is_concrete(estimate):
+        _check_spread(estimate)
+    return estimate
+
+
+def _count(prior: Prior, draws: Theta) -> int:
+    """Return how many draws there are, or raise an error unless all have that leading axis."""
+    shapes = {name: jnp.shape(a) for name, a in draws.items()}
+    counts = {shape[0] if shape else 0 for shape in shapes.values()}
+    if len(counts) != 1 or 0 in counts or not all(shapes.values()):
+        expected = {name: ("n", *shape) for name, shape in prior.shapes.items()}
+        raise ValueError(f"draws: expected arrays of shapes {expected} with n >= 2, got {shapes}.")
+    return counts.pop()
+
+
+def _check_rows(name: str, rows: np.ndarray) -> None:
+    """Raise a ValueError if weights, or distances, are not what they must be."""
+    if name == "weights":
+        expected, bad = "finite numbers >= 0", ~((rows >= 0) & np.isfinite(rows))
+    else:  # an infinite distance is a weight of 0
+        expected, bad = "numbers", np.isnan(rows)
+    if bad.any():
+        first = int(np.argmax(bad))
+        raise ValueError(
+            f"{name}: expected {expected}, got {rows[first]} at {first} and {int(bad.sum())} such "
+            "in all. Leave these draws out."
+        )
+
+
+def _check_spread(estimate: KernelDensity) -> None:
+    """Raise a ValueError if the draws are not finite, or are one point in some direction."""
+    z = np.asarray(estimate.centre, np.float64)
+    bad = ~np.isfinite(z).all(axis=1)
+    if bad.any():
+        raise ValueError(
+            f"draws: expected parameters inside the prior's support, got {int(bad.sum())} of "
+            f"{len(z)} that are outside or not finite. Leave them out, or pass the prior that the "
+            "draws were made with."
+        )
+    weight = np.exp(np.asarray(estimate.log_weight, np.float64))
+    weight = weight / weight.sum()
+    same = np.flatnonzero(weight @ (z - weight @ z) ** 2 <= LEAST)
+    if same.size:
+        raise ValueError(
+            "draws: expected different ones of positive weight, got no spread in the latent "
+            f"coordinates {same.tolist()} among {len(z)} draws, worth {1 / (weight @ weight):.3g} "
+            "equally weighted ones. A density needs more draws, or more even weights: keep more, "
+            "or take a larger width."
+        )
 
 
 @jax.jit
@@ -170,7 +229,7 @@ def covariance_root(z: Array, log_weight: Array) -> tuple[Array, Array]:
     covariance = (weight[:, None] * centred).T @ centred
     d, effective = z.shape[1], 1.0 / jnp.sum(weight**2)
     shrink = d / (d + effective)
-    diagonal = jnp.diag(jnp.diagonal(covariance) + 1e-12)
+    diagonal = jnp.diag(jnp.diagonal(covariance) + LEAST)
     return cholesky_and_inverse((1.0 - shrink) * covariance + shrink * diagonal)
 
 

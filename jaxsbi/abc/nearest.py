@@ -10,7 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsbi.abc.distances import Distance, Summary, scaled_euclidean
-from jaxsbi.base import Array, Data, DataSpec, Key, Simulator, Theta, check_key, configuration
+from jaxsbi.base import (
+    Array,
+    Data,
+    DataSpec,
+    Key,
+    Simulator,
+    Theta,
+    check_key,
+    configuration,
+    is_concrete,
+)
 from jaxsbi.priors import Prior
 from jaxsbi.simulate import CHUNK_BYTES, draw, simulator_shape
 
@@ -175,19 +185,20 @@ def isolation(distance: Distance, summary: Summary | None, kept_x: Data, distanc
 
     One unit is the largest distance that one of the `NEIGHBOURS` nearest simulations has from its
     own nearest one among those kept. An observation like the simulated ones is of their kind, and
-    exceeds 1 less often than once in `NEIGHBOURS`. NaN if fewer than `FEW` draws are kept.
+    exceeds 1 less often than once in `NEIGHBOURS`. NaN if fewer than `FEW` draws are kept. Rows at
+    an infinite distance are none.
     """
     keep = distances.size
     if keep < FEW:
         return jnp.array(jnp.nan)
     rows = jax.vmap(lambda x: summarize(summary, x))(kept_x)
+    real = jnp.isfinite(distances)
 
     def closest(i: Array) -> Array:
         one = jax.tree.map(lambda a: a[i], rows)
         others = jax.vmap(lambda other: distance(other, one))(rows)
-        return jnp.min(
-            jnp.where((jnp.arange(keep) == i) | ~jnp.isfinite(distances), jnp.inf, others)
-        )
+        found = jnp.min(jnp.where((jnp.arange(keep) == i) | ~real, jnp.inf, others))
+        return jnp.where(real[i], found, 0.0)
 
     unit = jnp.max(jax.lax.map(closest, jnp.arange(min(keep, NEIGHBOURS))))
     gap = distances[0]
@@ -223,6 +234,46 @@ def positive(name: str, value: Any) -> int:
     if not whole or value < 1:
         raise ValueError(f"{name}: expected a positive integer, got {value!r}.")
     return int(value)
+
+
+def is_number(value: Any) -> bool:
+    """Whether this is one real number that may be looked at."""
+    if not is_concrete(value):
+        return False
+    value = np.asarray(value)
+    real = any(jnp.issubdtype(value.dtype, kind) for kind in (jnp.floating, jnp.integer))
+    return value.shape == () and real
+
+
+def check_measure(distance: Any, summary: Any, shape: Data) -> None:
+    """Raise an error unless a distance is None, or a function that returns one real number.
+
+    Raises:
+        TypeError: If the distance or the summary is no function, or the distance is not real.
+        ValueError: If the distance is not a scalar.
+    """
+    for name, function in (("distance", distance), ("summary", summary)):
+        if function is not None and not callable(function):
+            raise TypeError(
+                f"{name}: expected a function or None, got {function!r}. Pass a function of data "
+                "sets in JAX, or one of jaxsbi.abc's."
+            )
+    if distance is None:
+        return
+
+    def itself(x: Data) -> Any:
+        seen = summarize(summary, x)
+        return distance(seen, seen)
+
+    found = jax.eval_shape(itself, shape)
+    if not isinstance(found, jax.ShapeDtypeStruct) or found.shape:
+        got = DataSpec.of(found)
+        raise ValueError(
+            f"distance: expected one number of two data sets, got {got}. Reduce it to a scalar, "
+            "for instance with jnp.linalg.norm."
+        )
+    if jnp.issubdtype(found.dtype, jnp.complexfloating):
+        raise TypeError(f"distance: expected a real number, got {found.dtype}. Take jnp.abs of it.")
 
 
 def check_problem(

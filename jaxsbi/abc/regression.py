@@ -11,7 +11,7 @@ from jaxsbi.abc.distances import Summary
 from jaxsbi.abc.nearest import as_pytree, summarize
 from jaxsbi.abc.rejection import RejectionInfo
 from jaxsbi.abc.smc import SMCInfo
-from jaxsbi.base import Array, Data, Theta
+from jaxsbi.base import Array, Data, DataSpec, Theta
 from jaxsbi.networks.flatten import flatten
 from jaxsbi.priors import Prior
 
@@ -49,7 +49,13 @@ def adjust(
 
     Returns:
         The adjusted draws, and their normalised weights, shape `(n,)`: kernel times `info.weights`.
+
+    Raises:
+        TypeError: If the observation has another structure or kind of number than the kept data.
+        ValueError: If the observation has another shape, or is not finite.
     """
+    # Another shape would be broadcast against the kept data.
+    x_observed = DataSpec.of(info.x, batched=True).conform(x_observed)
     return _adjust(prior, draws, info, x_observed, jnp.asarray(local), as_pytree(summary))
 
 

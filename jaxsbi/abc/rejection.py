@@ -12,10 +12,13 @@ import numpy as np
 
 from jaxsbi.abc.distances import Distance, Summary
 from jaxsbi.abc.nearest import (
+    FEW,
     as_pytree,
+    check_measure,
     check_problem,
     chosen_chunk,
     default_distance,
+    is_number,
     isolation,
     measure,
     nearest_of_prior,
@@ -29,6 +32,11 @@ from jaxsbi.simulate import _simulate_chunk
 
 FAR = 2.0
 """Isolation (see `RejectionInfo`) beyond which an observation counts as never simulated."""
+ROUNDING = 1e-3
+"""Share of the largest distance by which one may lie below 0."""
+NEARLY_ALL = 0.95
+"""Kept share of the finite simulations from which on draws differ from the prior's by no more than
+the rest: 0.05 in total variation."""
 
 
 class RejectionInfo(NamedTuple):
@@ -43,8 +51,8 @@ class RejectionInfo(NamedTuple):
         x: The simulations of the kept draws, every leaf of shape `(keep, *shape)`.
         distance: The distance that was used, with the scales estimated for it.
         isolation: Distance of the nearest simulation, in units of the largest distance between a
-            simulation near it and its own nearest neighbour; NaN where `epsilon` was given or
-            fewer than 20 draws were kept.
+            simulation near it and its own nearest neighbour; NaN where fewer than 20 draws were
+            kept.
     """
 
     kept_fraction: Array
@@ -57,8 +65,16 @@ class RejectionInfo(NamedTuple):
     isolation: Array
 
     def warn(self) -> None:
-        """Warn (on the host) of simulations that failed, and of an observation out of reach."""
+        """Warn (on the host) of failures, of what is out of reach, and of keeping everything."""
         warn_of(self, "rejection")
+        kept = self.distances.shape[0]
+        finite = int(self.num_simulations) - int(self.num_nonfinite)
+        if kept >= NEARLY_ALL * finite:
+            warn(
+                f"rejection: {kept} of {finite} finite simulations are kept: the draws are the "
+                "prior's, whatever was observed. Keep fewer, or take a smaller epsilon (the "
+                f"largest distance is {float(self.tolerance):.4g})."
+            )
 
 
 def warn_of(info: Any, who: str) -> None:
@@ -115,22 +131,27 @@ def rejection(
         Named draws, each of shape `(kept, *shape)`, nearest first; and a report.
 
     Raises:
-        TypeError: If the key is not typed, or the observation has another structure than the
-            simulator's data.
+        TypeError: If the key is not typed, the observation has another structure than the
+            simulator's data, or the distance or summary is no function.
         ValueError: If not exactly one of `keep` and `epsilon` is given, `keep` exceeds the number
-            of (finite) simulations, or no simulation is within `epsilon`.
+            of (finite) simulations, no simulation is within `epsilon`, or a distance is not a
+            scalar, or negative.
     """
     x_observed, shape = check_problem(key, prior, simulator, x_observed)
+    check_measure(distance, summary, shape)
     n = positive("num_simulations", num_simulations)
     _check_choice(keep, epsilon, n)
     size = chosen_chunk(shape, n, chunk_size)
     measure_by = as_pytree(distance), as_pytree(summary)
     if keep is None:
         assert epsilon is not None
-        return _within(key, prior, simulator, x_observed, n, float(epsilon), measure_by, size)
-    draws, info = _keep(
-        simulator, prior, *measure_by, key, x_observed, n=n, keep=int(keep), size=size
-    )
+        draws, info = _within(
+            key, prior, simulator, x_observed, n, float(epsilon), measure_by, size
+        )
+    else:
+        draws, info = _keep(
+            simulator, prior, *measure_by, key, x_observed, n=n, keep=int(keep), size=size
+        )
     if is_concrete(info):
         check_kept(info, "rejection")
         info.warn()
@@ -148,12 +169,15 @@ def _check_choice(keep: Any, epsilon: Any, n: int) -> None:
             f"keep: expected at most num_simulations={n}, got {keep}. Simulate more: the fraction "
             "kept should be small."
         )
-    if epsilon is not None and not (np.ndim(epsilon) == 0 and 0.0 <= float(epsilon) < math.inf):
-        raise ValueError(f"epsilon: expected a finite distance >= 0, got {epsilon!r}.")
+    if epsilon is not None and not (is_number(epsilon) and 0.0 <= float(epsilon) < math.inf):
+        raise ValueError(
+            f"epsilon: expected a finite distance >= 0, got {epsilon!r}. Under jit and vmap "
+            "pass keep."
+        )
 
 
 def check_kept(info: Any, who: str) -> None:
-    """Raise a ValueError if there were not enough finite simulations."""
+    """Raise a ValueError if there were not enough finite simulations, or distances are negative."""
     keep = info.distances.shape[0]
     found = int(jnp.sum(jnp.isfinite(info.distances)))
     if found < keep:
@@ -161,6 +185,14 @@ def check_kept(info: Any, who: str) -> None:
             f"{who}: expected at least {keep} simulations at a finite distance, got {found} of "
             f"{int(info.num_simulations)} ({int(info.num_nonfinite)} are NaN or infinite). Look at "
             "simulator(key, prior.sample(key)) outside jit, simulate more or keep fewer."
+        )
+    smallest, largest = float(info.distances[0]), float(info.distances[-1])
+    # Rounding may put a squared distance a little below 0.
+    if smallest < -ROUNDING * largest:
+        raise ValueError(
+            "distance: expected numbers >= 0, and 0 where data sets are alike, got "
+            f"{smallest:.4g}. The smallest are kept: take jnp.abs of a difference, and turn a "
+            "similarity round."
         )
 
 
@@ -232,15 +264,25 @@ def _within(
         )
     order = np.argsort(far, kind="stable")
     theta, x, far = jax.tree.map(lambda a: jnp.asarray(a[order]), (theta, x, far))
-    info = RejectionInfo(
+    return theta, RejectionInfo(
         jnp.array(far.size / n), far[-1], jnp.array(n), jnp.array(failed), far, x,
-        distance, jnp.array(jnp.nan),
+        distance, _isolation_of(distance, summary, x, far),
     )  # fmt: skip
-    info.warn()
-    return {name: theta[name] for name in prior.names}, info
+
+
+def _isolation_of(distance: Distance, summary: Summary | None, x: Data, far: Array) -> Array:
+    """Return the isolation where any number of draws may be kept."""
+    if far.size < FEW:
+        return jnp.array(jnp.nan)
+    # Padded to a power of two: a program for every number of draws would be compiled each time.
+    index = np.arange(1 << (far.size - 1).bit_length())
+    row = np.minimum(index, far.size - 1)
+    padded = jnp.where(index < far.size, far[row], jnp.inf)
+    return _isolation(distance, summary, jax.tree.map(lambda a: a[row], x), padded)
 
 
 _fit = jax.jit(default_distance)
+_isolation = jax.jit(isolation)
 
 
 @jax.jit

@@ -15,6 +15,7 @@ from jaxsbi.abc.kde import covariance_root
 from jaxsbi.abc.nearest import (
     Nearest,
     as_pytree,
+    check_measure,
     check_problem,
     chosen_chunk,
     isolation,
@@ -133,10 +134,11 @@ def smc(
 
     Raises:
         TypeError: As `rejection`.
-        ValueError: If a number is out of range, or there are fewer finite simulations than
-            particles.
+        ValueError: If a number is out of range, a distance is not a scalar, or negative, or there
+            are fewer finite simulations than particles.
     """
     x_observed, shape = check_problem(key, prior, simulator, x_observed)
+    check_measure(distance, summary, shape)
     n = positive("num_simulations", num_simulations)
     _check_sizes(n, particles, rounds, quantile)
     z, info = _smc(

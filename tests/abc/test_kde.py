@@ -76,9 +76,10 @@ def test_kernels_have_the_shape_of_what_is_near():
 
 
 @pytest.mark.parametrize("weights", [None, jnp.zeros(400).at[7].set(1.0)])
-def test_draws_that_are_all_the_same_have_kernels_of_some_width(weights):
+def test_draws_that_are_all_the_same_have_kernels_of_some_width_under_jit(weights):
+    """There nothing can be refused, and one bad run must not spoil a batch with NaN."""
     same = {"width": jnp.ones(400), "mean": jnp.zeros(400)} if weights is None else draws()
-    estimate = abc.kde(PRIOR, same, weights=weights)
+    estimate = jax.jit(lambda same: abc.kde(PRIOR, same, weights=weights))(same)
     theta = jax.tree.map(lambda a: a[7], same)
     assert np.all(np.diagonal(estimate.factor, axis1=1, axis2=2) > 0)
     assert np.isfinite(estimate.log_prob(theta))
@@ -132,6 +133,16 @@ def test_weights_multiply():
         ({"distances": jnp.zeros(3), "width": 1.0}, r"distances: expected shape \(400,\)"),
         ({"weights": jnp.zeros(3)}, r"weights: expected shape \(400,\)"),
         ({"weights": jnp.zeros(400)}, "some positive weights"),
+        ({"weights": jnp.ones((400, 1))}, r"weights: expected shape \(400,\)"),
+        ({"weights": jnp.ones(400).at[3].set(-0.5)}, r"weights: .* finite numbers >= 0, got -0\.5"),
+        ({"weights": jnp.ones(400).at[3].set(jnp.nan)}, "weights: .* got nan at 3"),
+        ({"weights": jnp.ones(400).at[3].set(jnp.inf)}, "weights: .* got inf at 3"),
+        ({"weights": -jnp.ones(400)}, r"weights: .* 400 such in all"),
+        ({"weights": jnp.zeros(400).at[7].set(1.0)}, "no spread .* worth 1 equally weighted"),
+        ({"distances": jnp.full(400, jnp.nan), "width": 1.0}, "distances: .* got nan at 0"),
+        ({"distances": jnp.arange(400.0), "width": 1e-3}, "no spread .* larger width"),
+        ({"distances": jnp.zeros(400), "width": "wide"}, "width: expected a positive"),
+        ({"bandwidth": jnp.ones(2)}, "bandwidth: expected a positive"),
         ({"bandwidth": 0.0}, "bandwidth: expected a positive"),
         ({"distances": jnp.zeros(400), "width": -1.0}, "width: expected a positive"),
     ],
@@ -139,6 +150,32 @@ def test_weights_multiply():
 def test_errors(options, message):
     with pytest.raises(ValueError, match=message):
         abc.kde(PRIOR, draws(), **options)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda a: {name: v[:1] for name, v in a.items()}, r"no spread .*\[0, 1\] among 1 draws"),
+        (lambda a: {name: v[:1].repeat(400) for name, v in a.items()}, r"no spread .*\[0, 1\]"),
+        (lambda a: {**a, "mean": jnp.zeros(400)}, r"no spread in the latent coordinates \[1\]"),
+        (lambda a: {**a, "width": -a["width"]}, "400 of 400 that are outside or not finite"),
+        (lambda a: {**a, "mean": a["mean"].at[0].set(jnp.nan)}, "got 1 of 400"),
+        (lambda a: {**a, "mean": a["mean"][:3]}, "draws: expected arrays of shapes"),
+        (lambda a: {name: v[0] for name, v in a.items()}, "draws: expected arrays of shapes"),
+        (lambda a: {name: v[:0] for name, v in a.items()}, "draws: expected arrays of shapes"),
+        (lambda a: {"mean": a["mean"]}, "missing"),
+    ],
+)
+def test_errors_of_draws(change, message):
+    with pytest.raises(ValueError, match=message):
+        abc.kde(PRIOR, change(draws()))
+
+
+def test_distances_may_be_infinite_and_weights_counts():
+    far = jnp.zeros(400).at[0].set(jnp.inf)
+    estimate = abc.kde(PRIOR, draws(), distances=far, width=1.0)
+    counts = abc.kde(PRIOR, draws(), weights=np.arange(400) > 0)
+    np.testing.assert_allclose(estimate.log_weight, counts.log_weight)
 
 
 def test_legacy_keys_are_refused():

@@ -83,6 +83,42 @@ def test_adjusted_draws_stay_in_the_support():
     assert float(jnp.mean(adjusted["width"])) > float(jnp.mean(draws["width"]))
 
 
+@pytest.mark.parametrize(
+    ("x", "error", "message"),
+    [
+        (jnp.array(0.9), ValueError, r"observation: expected shape \(3,\), got \(\)"),
+        (OBSERVED[:1], ValueError, r"observation: expected shape \(3,\), got \(1,\)"),
+        (OBSERVED[None], ValueError, r"observation: expected shape \(3,\), got \(1, 3\).*batch"),
+        (OBSERVED.at[1].set(jnp.nan), ValueError, "observation: expected finite numbers, got 1"),
+        ({"x": OBSERVED}, TypeError, "structure the simulator returned"),
+        (jnp.array([1, 0, 1]), TypeError, r"expected dtype float\d+, got int"),
+    ],
+)
+def test_the_observation_is_checked(x, error, message):
+    draws, info = kept(n=1_000, keep=100)
+    with pytest.raises(error, match=message):
+        abc.adjust(PRIOR, draws, info, x)
+
+
+def test_what_is_masked_in_the_observation_may_be_nan():
+    def half(key, theta):
+        return {"values": linear(key, theta), "mask": jnp.array([True, True, False])}
+
+    def adjusted(hidden):
+        x = {"values": OBSERVED.at[2].set(hidden), "mask": jnp.array([True, True, False])}
+        draws, info = kept(half, x, n=1_000, keep=100)
+        return abc.adjust(PRIOR, draws, info, x)[0]["mean"]
+
+    np.testing.assert_array_equal(adjusted(jnp.nan), adjusted(0.0))
+
+
+def test_adjust_runs_under_jit():
+    draws, info = kept(n=1_000, keep=100)
+    found = jax.jit(lambda *args: abc.adjust(PRIOR, *args))(draws, info, OBSERVED)[0]
+    expected = abc.adjust(PRIOR, draws, info, OBSERVED)[0]
+    np.testing.assert_allclose(found["mean"], expected["mean"], rtol=1e-3, atol=1e-3)
+
+
 def test_data_at_one_distance_are_weighed_alike():
     def coin(key, theta):
         return jax.random.bernoulli(key, jax.nn.sigmoid(theta["mean"][0]))

@@ -153,6 +153,7 @@ def test_a_tolerance_keeps_what_keep_does_within_it():
     np.testing.assert_array_equal(draws["mean"], expected["mean"])
     np.testing.assert_allclose(other.distance.scale, info.distance.scale)
     assert float(other.kept_fraction) == pytest.approx(0.05)
+    assert float(other.isolation) == pytest.approx(float(info.isolation), rel=1e-5)
 
 
 def test_nothing_is_traced_again():
@@ -206,6 +207,31 @@ def test_an_observation_out_of_reach_warns_with_its_distance():
     assert float(info.isolation) > 2.0
 
 
+def test_a_tolerance_that_reaches_an_observation_out_of_reach_warns():
+    with pytest.warns(UserWarning, match=r"outside what was simulated.*distance \d"):
+        _, info = rejection(x=jnp.array([20.0, 20.0]), keep=None, epsilon=18.0)
+    assert float(info.isolation) > 2.0
+    assert 20 < info.distances.size < 900
+
+
+@pytest.mark.parametrize("how", [{"keep": 1_000}, {"keep": 960}, {"keep": None, "epsilon": 100.0}])
+def test_keeping_nearly_everything_warns(how):
+    with pytest.warns(UserWarning, match=r"of 1000 finite simulations are kept.*the prior's"):
+        rejection(**how)
+
+
+def test_the_share_kept_is_of_the_finite_simulations():
+    theta = jaxsbi.simulate(jax.random.key(0), NORMAL, normal, 1_000, progress=False).theta
+    finite = int(jnp.sum(theta["mean"] <= 1.0))
+    with (
+        pytest.warns(UserWarning, match="simulations are not finite"),
+        pytest.warns(UserWarning, match=f"{finite} of {finite} finite simulations are kept"),
+    ):
+        abc.rejection(
+            jax.random.key(0), NORMAL, fails_above_one, OBSERVED, num_simulations=1_000, keep=finite
+        )
+
+
 @vmapped
 def test_observations_like_the_simulated_ones_do_not_warn():
     """Isolation is larger than 1 less often than once in 100; 200 observations, 3 deviations."""
@@ -243,6 +269,11 @@ def test_draws_keep_the_order_of_the_prior():
         ({"chunk_size": 0}, ValueError, "chunk_size: expected a positive"),
         ({"keep": None, "epsilon": -1.0}, ValueError, "epsilon: expected a finite distance"),
         ({"keep": None, "epsilon": 1e-7}, ValueError, r"smallest distance is 0\.\d+.* Raise"),
+        ({"keep": None, "epsilon": "a"}, ValueError, "epsilon: expected a finite distance.*'a'"),
+        ({"keep": None, "epsilon": jnp.ones(1)}, ValueError, "epsilon: expected a finite distance"),
+        ({"keep": None, "epsilon": [1.0]}, ValueError, "epsilon: expected a finite distance"),
+        ({"keep": None, "epsilon": {}}, ValueError, "epsilon: expected a finite distance"),
+        ({"keep": None, "epsilon": 1j}, ValueError, "epsilon: expected a finite distance"),
         ({"x": jnp.zeros(3)}, ValueError, r"expected shape \(2,\), got \(3,\)"),
         ({"x": {"x": OBSERVED}}, TypeError, "structure the simulator returned"),
         ({"x": jnp.array([0.0, jnp.nan])}, ValueError, "1 NaN or infinite"),
@@ -251,6 +282,37 @@ def test_draws_keep_the_order_of_the_prior():
 def test_errors(options, error, message):
     with pytest.raises(error, match=message):
         rejection(**options)
+
+
+@vmapped
+def test_a_traced_epsilon_is_refused():
+    with pytest.raises(ValueError, match=r"epsilon: .*Under jit and vmap pass keep"):
+        jax.jit(lambda epsilon: rejection(keep=None, epsilon=epsilon))(1.0)
+
+
+@pytest.mark.parametrize("how", [{"keep": 50}, {"keep": None, "epsilon": 1.0}])
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"distance": "euclidean"}, TypeError, "distance: expected a function.*'euclidean'"),
+        ({"summary": jnp.ones(2)}, TypeError, "summary: expected a function"),
+        ({"distance": lambda x, y: x - y}, ValueError, r"distance: expected one number.*\[2\]"),
+        ({"distance": lambda x, y: (x[0], y[0])}, ValueError, "distance: expected one number"),
+        ({"distance": lambda x, y: None}, ValueError, "distance: expected one number"),
+        ({"distance": lambda x, y: 1j * x[0]}, TypeError, "distance: expected a real number"),
+        ({"distance": lambda x, y: -jnp.linalg.norm(x - y)}, ValueError, "numbers >= 0.*got -"),
+        ({"distance": lambda x, y: x[0] - y[0]}, ValueError, "numbers >= 0.*got -"),
+    ],
+)
+def test_errors_of_distances(how, options, error, message):
+    with pytest.raises(error, match=message):
+        rejection(**how, **options)
+
+
+def test_distances_may_be_counts_and_lie_below_zero_by_rounding():
+    _, info = rejection(distance=lambda x, y: jnp.sum(jnp.abs(x - y) > 0.5))
+    assert float(info.tolerance) in (0.0, 1.0)
+    rejection(distance=lambda x, y: jnp.sum((x - y) ** 2) - 1e-6)
 
 
 def test_legacy_keys_are_refused():
