@@ -172,9 +172,11 @@ def in_turn(rounds: list[Round], more: int, take: Callable[[int, list[Round]], R
     """
     try:
         for number in range(len(rounds), len(rounds) + more):
-            rounds.append(take(number, rounds))
-            if rounds[-1].history.stopped == "interrupted":
-                return Result(tuple(rounds), finished=False)
+            done = take(number, rounds)
+            # Training returns what it has by then: no round, for its posterior is half trained.
+            if done.history.stopped == "interrupted":
+                raise KeyboardInterrupt
+            rounds.append(done)
     except KeyboardInterrupt:
         if not rounds:
             raise

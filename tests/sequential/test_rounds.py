@@ -126,6 +126,27 @@ def test_an_interrupted_round_is_all_that_is_lost(monkeypatch):
         run("truncated", method=Exact(), prior=SQUARE, simulate=of_square, x=jnp.zeros(2))
 
 
+@pytest.mark.parametrize("scheme", ["truncated", "dynamic"])
+def test_a_half_trained_round_is_lost(scheme, monkeypatch):
+    trainings = []
+
+    def interrupted(run, state, *rest):
+        trainings.append(1)
+        return (state, True) if len(trainings) == 2 else train(run, state, *rest)
+
+    train = loop._run
+    monkeypatch.setattr(loop, "_run", interrupted)
+    part = "step" if scheme == "dynamic" else "round"
+    options = {"method": Exact(), "prior": SQUARE, "simulate": of_square, "x": jnp.zeros(2),
+               f"simulations_per_{part}": 60}  # fmt: skip
+    result = run(scheme, **options)
+    assert [r.history.stopped == "interrupted" for r in result.rounds] == [False]
+    assert not result.finished
+    trainings[:] = [1]
+    with pytest.raises(KeyboardInterrupt):
+        run(scheme, **options)
+
+
 # A posterior that needs no training: N((0.4, -0.3), sd (0.18, 0.12)) turned by 0.6, prior
 # U[-2.2, 2.2]². 1.40 % of the prior lies in its 2-sigma ellipse.
 SQUARE = jaxsbi.Prior(theta=dist.Uniform(-2.2 * jnp.ones(2), 2.2 * jnp.ones(2)).to_event(1))
