@@ -23,12 +23,12 @@ from jaxsbi.base import (
     Simulator,
     Theta,
     check_key,
-    warn,
 )
 from jaxsbi.fit import fit
 from jaxsbi.priors import Prior
 from jaxsbi.recentred import Recentred, latents, recentre
 from jaxsbi.sequential.journal import Drawn, Journal, journal
+from jaxsbi.sequential.outside import warn_outside
 from jaxsbi.simulate import simulate_at
 
 MIN_KEPT = 20
@@ -312,24 +312,6 @@ def unmoved(prior: Prior) -> Recentred:
 def concatenate(parts: list[Simulations]) -> Simulations:
     """Return the rows of several simulations, on the host."""
     return jax.tree.map(lambda *a: np.concatenate([np.asarray(b) for b in a]), *parts)
-
-
-def warn_outside(x: Data, simulations: Simulations) -> None:
-    """Warn if a number of the observation lies outside all that was simulated."""
-    worst = 0.0
-    for observed, simulated in zip(jax.tree.leaves(x), jax.tree.leaves(simulations.x), strict=True):
-        rows = np.asarray(simulated, float)[np.asarray(simulations.weight) > 0]
-        low, high = rows.min(0), rows.max(0)
-        width = np.maximum(rows.std(0), 1e-30)
-        value = np.asarray(observed, float)
-        beyond = np.maximum(np.maximum(low - value, value - high), 0.0) / width
-        worst = max(worst, float(beyond.max(initial=0.0)))
-    if worst > 1.0:
-        warn(
-            f"observation: a number of it lies {worst:.1f} standard deviations beyond all "
-            f"{len(simulations)} simulations from the prior: the simulator may not describe these "
-            "data, and what is learned there is an extrapolation. Look at prior predictive draws."
-        )
 
 
 def _rows(theta: Theta) -> int:
