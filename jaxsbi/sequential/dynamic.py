@@ -23,6 +23,7 @@ from jaxsbi.sequential.rounds import (
     Round,
     at_draws,
     check,
+    check_whole,
     concatenate,
     drawn,
     in_turn,
@@ -86,6 +87,7 @@ def dynamic(
     """
     check(key, num_steps, simulations_per_step, previous, prior, "step")
     live = 5 * simulations_per_step if live is None else live
+    check_whole("live", live)
     if live < simulations_per_step:
         raise ValueError(
             f"live: expected at least the {simulations_per_step} simulations of a step, got {live}."

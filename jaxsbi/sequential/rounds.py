@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -285,6 +285,8 @@ def check(
 ) -> None:
     """Raise an error if there are too few rounds (or parts of another name), or another prior."""
     check_key(key)
+    for name, value in ((f"num_{part}s", number), (f"simulations_per_{part}", size)):
+        check_whole(name, value)
     if number < 1 or size < 10:
         raise ValueError(
             f"num_{part}s and simulations_per_{part}: expected at least 1 and 10, got "
@@ -295,6 +297,12 @@ def check(
             f"previous: expected rounds for the parameters {prior.shapes}, got "
             f"{previous.posterior.prior.shapes}."
         )
+
+
+def check_whole(name: str, value: Any) -> None:
+    """Raise an error for what counts nothing: a fraction, a float, a boolean."""
+    if not isinstance(value, int | np.integer) or isinstance(value, bool):
+        raise ValueError(f"{name}: expected an integer, got {value!r}. Pass int({name}).")
 
 
 def from_prior(key: Key, prior: Prior, n: int) -> Proposal:

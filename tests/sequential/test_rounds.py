@@ -257,6 +257,15 @@ def test_options_out_of_range():
         run("atomic", method=METHODS["likelihood"])
     with pytest.raises(ValueError, match="expected at least 1 and 10, got 0 and 700"):
         run("truncated", num_rounds=0)
+    for scheme, name, value in (
+        ("truncated", "num_rounds", 1.5),
+        ("truncated", "num_rounds", True),
+        ("atomic", "simulations_per_round", 200.0),
+        ("dynamic", "num_steps", "3"),
+        ("dynamic", "live", 1500.0),
+    ):
+        with pytest.raises(ValueError, match=f"{name}: expected an integer, got {value!r}"):
+            run(scheme, **{name: value})
     with pytest.raises(ValueError, match='expected "density" or "box"'):
         sequential.truncated(jax.random.key(0), Exact(), SQUARE, of_square, jnp.zeros(2),
                              num_rounds=1, simulations_per_round=100, region="ball")  # fmt: skip
