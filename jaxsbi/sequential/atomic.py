@@ -102,7 +102,8 @@ def atomic(
         x: The observation; the result holds for it alone.
         num_rounds: How many rounds to run.
         simulations_per_round: Simulations of each; all rounds' are trained on.
-        previous: What an earlier call returned: its rounds are kept, and these are added.
+        previous: What an earlier call returned: its rounds are kept, and these are added. Rounds of
+            any function and observation will do, under the same prior.
         checkpoint: A folder in which every round is written down, as for `sequential.truncated`.
         progress: Show progress bars.
 
@@ -111,7 +112,7 @@ def atomic(
 
     Raises:
         TypeError: If the key is not typed, or the method is not NPE.
-        ValueError: If a number is out of range, `previous` had other parameters, or the checkpoint
+        ValueError: If a number is out of range, `previous` cannot be used here, or the checkpoint
             is damaged or of another call.
     """
     if not isinstance(method, NPE):

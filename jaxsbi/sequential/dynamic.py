@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxsbi.base import Data, Key, Method, Posterior, Simulations, Simulator
 from jaxsbi.fit import fit
+from jaxsbi.loop import equal
 from jaxsbi.methods.likelihood import is_learned_by
 from jaxsbi.priors import Prior
 from jaxsbi.recentred import Recentred, latents, recentre
@@ -23,6 +24,8 @@ from jaxsbi.sequential.rounds import (
     Round,
     at_draws,
     check,
+    check_previous,
+    check_whole,
     concatenate,
     drawn,
     in_turn,
@@ -71,7 +74,8 @@ def dynamic(
         simulations_per_step: New simulations in each.
         live: The most simulations that are trained on; by default five steps'.
         region: "density" or "box", as for `sequential.truncated`.
-        previous: What an earlier call returned: its steps are kept, and these are added.
+        previous: What an earlier call returned: its steps are kept, and these are added. As
+            for `sequential.truncated`, what is not right to train on is refused.
         checkpoint: A folder in which every step is written down, as for `sequential.truncated`.
         progress: Show progress bars.
 
@@ -80,18 +84,21 @@ def dynamic(
 
     Raises:
         TypeError: If the key is not typed.
-        ValueError: If a number is out of range, `live` is smaller than a step, `previous` had other
-            parameters, the region is impossible or empty, or the checkpoint is damaged or of
+        ValueError: If a number is out of range, `live` is smaller than a step, `previous` cannot
+            be used here, the region is impossible or empty, or the checkpoint is damaged or of
             another call.
     """
-    check(key, num_steps, simulations_per_step, previous, prior, "step")
+    check(key, num_steps, simulations_per_step, "step")
     live = 5 * simulations_per_step if live is None else live
+    check_whole("live", live)
     if live < simulations_per_step:
         raise ValueError(
             f"live: expected at least the {simulations_per_step} simulations of a step, got {live}."
         )
     propose = at_draws if is_learned_by(method) else within(region, prior)
-    rounds = list(previous.rounds) if previous else []
+    if previous is not None:
+        check_previous(previous, method, prior, simulator, x, propose)
+    rounds = list(previous.rounds) if previous is not None else []
     last = len(rounds) + num_steps - 1
     written = journal(
         checkpoint, "step", prior, simulator, x, propose, num_steps=num_steps,
@@ -100,7 +107,7 @@ def dynamic(
     step = _Step(
         method, prior, simulator, x, propose, simulations_per_step, live, written, progress
     )
-    pool = previous.simulations if previous else None
+    pool = previous.simulations if previous is not None else None
 
     def take(number: int, rounds: list[Round]) -> Round:
         nonlocal pool
@@ -169,6 +176,7 @@ class _Step:
             kept=kept,
             posterior=fitted.posterior,
             history=fitted.history,
+            x=fitted.posterior.data.conform(self.x),
         )
         return done, pool
 
@@ -198,7 +206,9 @@ class _Step:
         rows = np.arange(self.live) % kept
         z = latents(seen, pool.theta)[rows]
         log_volume = 0.5 * np.linalg.slogdet(np.atleast_2d(np.cov(z, rowvar=False)))[1]
-        if log_volume > -np.log(SHRINKS):
+        # Another method's, as rounds of `previous` may be: nothing that could be gone on from.
+        trained = equal(before.posterior.method, self.method)
+        if trained and log_volume > -np.log(SHRINKS):
             return seen, before.posterior
         return recentre(self.prior, latents(self.prior, pool.theta)[rows]), None
 

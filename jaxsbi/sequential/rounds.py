@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,13 +23,15 @@ from jaxsbi.base import (
     Simulator,
     Theta,
     check_key,
-    warn,
 )
 from jaxsbi.fit import fit
+from jaxsbi.loop import equal
+from jaxsbi.methods.likelihood import is_learned_by
 from jaxsbi.priors import Prior
 from jaxsbi.recentred import Recentred, latents, recentre
 from jaxsbi.sequential.journal import Drawn, Journal, journal
-from jaxsbi.simulate import simulate_at
+from jaxsbi.sequential.outside import warn_outside
+from jaxsbi.simulate import simulate_at, simulator_shape
 
 MIN_KEPT = 20
 """Simulations below which a round is not trained on a part of them."""
@@ -47,6 +49,7 @@ class Round:
         kept: How many simulations, of all rounds so far, the round was trained on.
         posterior: The posterior after the round.
         history: Of its training.
+        x: The observation that it was proposed for.
     """
 
     simulations: Simulations
@@ -55,6 +58,7 @@ class Round:
     kept: int
     posterior: Posterior
     history: History
+    x: Data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,8 +144,10 @@ def run(
     Raises:
         KeyboardInterrupt: If no round was finished.
     """
-    check(key, num_rounds, simulations_per_round, previous, prior)
-    rounds = list(previous.rounds) if previous else []
+    check(key, num_rounds, simulations_per_round)
+    if previous is not None:
+        check_previous(previous, method, prior, simulator, x, propose)
+    rounds = list(previous.rounds) if previous is not None else []
     # Every training is compiled for all simulations there will be: once.
     capacity = num_rounds * simulations_per_round + sum(len(r.simulations) for r in rounds)
     written = journal(
@@ -172,9 +178,11 @@ def in_turn(rounds: list[Round], more: int, take: Callable[[int, list[Round]], R
     """
     try:
         for number in range(len(rounds), len(rounds) + more):
-            rounds.append(take(number, rounds))
-            if rounds[-1].history.stopped == "interrupted":
-                return Result(tuple(rounds), finished=False)
+            done = take(number, rounds)
+            # Training returns what it has by then: no round, for its posterior is half trained.
+            if done.history.stopped == "interrupted":
+                raise KeyboardInterrupt
+            rounds.append(done)
     except KeyboardInterrupt:
         if not rounds:
             raise
@@ -270,29 +278,92 @@ def _round(
         kept=len(index),
         posterior=fitted.posterior,
         history=fitted.history,
+        x=fitted.posterior.data.conform(x),
     )
 
 
-def check(
-    key: Key,
-    number: int,
-    size: int,
-    previous: Result | None,
-    prior: Prior,
-    part: str = "round",
-) -> None:
-    """Raise an error if there are too few rounds (or parts of another name), or another prior."""
+def check(key: Key, number: int, size: int, part: str = "round") -> None:
+    """Raise an error if there are too few rounds, or parts of another name."""
     check_key(key)
+    for name, value in ((f"num_{part}s", number), (f"simulations_per_{part}", size)):
+        check_whole(name, value)
     if number < 1 or size < 10:
         raise ValueError(
             f"num_{part}s and simulations_per_{part}: expected at least 1 and 10, got "
             f"{number} and {size}."
         )
-    if previous is not None and previous.posterior.prior.shapes != prior.shapes:
-        raise ValueError(
-            f"previous: expected rounds for the parameters {prior.shapes}, got "
-            f"{previous.posterior.prior.shapes}."
+
+
+def check_whole(name: str, value: Any) -> None:
+    """Raise an error for what counts nothing: a fraction, a float, a boolean."""
+    if not isinstance(value, int | np.integer) or isinstance(value, bool):
+        raise ValueError(f"{name}: expected an integer, got {value!r}. Pass int({name}).")
+
+
+def check_previous(
+    previous: Result, method: Method, prior: Prior, simulator: Simulator, x: Data, propose: Propose
+) -> None:
+    """Raise an error for rounds that the new ones could not be trained on as well.
+
+    What learns a law of x given θ, and atomic proposals, are right for simulations at any θ. Others
+    learn from the prior cut to a region: that of this observation.
+    """
+    if not isinstance(previous, Result):
+        raise TypeError(
+            f"previous: expected what a function of jaxsbi.sequential returned, got "
+            f"{type(previous).__name__}. Pass that, or leave it out."
         )
+    if not previous.rounds:
+        raise ValueError("previous: expected at least one round, got none. Leave it out.")
+    then = previous.rounds[0].posterior.prior
+    if then.shapes != prior.shapes:
+        raise ValueError(
+            f"previous: expected rounds for the parameters {prior.shapes}, got {then.shapes}. "
+            "Leave it out."
+        )
+    if not _same(unmoved(prior), then):
+        raise ValueError(
+            "previous: expected rounds under this prior, got rounds under another. Pass the prior "
+            "that they were run with, or leave them out."
+        )
+    spec = DataSpec.of(simulator_shape(prior, simulator))
+    if previous.posterior.data != spec:
+        raise ValueError(
+            f"previous: expected rounds of data {spec}, as this simulator returns, got "
+            f"{previous.posterior.data}. Pass the simulator that they were run with, or leave them "
+            "out."
+        )
+    if propose is not at_draws and not is_learned_by(method):
+        _check_cut(previous, prior, spec.conform(x), type(method).__name__)
+
+
+def _check_cut(previous: Result, prior: Prior, x: Data, method: str) -> None:
+    """Raise an error unless each round is the prior's, or for this observation a part of it."""
+    for number, each in enumerate(previous.rounds):
+        theta = jax.tree.map(jnp.asarray, each.simulations.theta)
+        log_prior = np.asarray(jax.vmap(prior.log_prob)(theta))
+        excess = np.asarray(each.log_proposal) - log_prior
+        excess = excess[np.isfinite(excess)]
+        # Constant but for rounding: draws of a posterior differ from the prior by much more.
+        close = 0.01 + 1e-5 * float(np.abs(log_prior[np.isfinite(log_prior)]).max(initial=0.0))
+        if not excess.size or np.ptp(excess) > close:
+            raise ValueError(
+                "previous: expected rounds proposed by the prior or a part of it, got draws of a "
+                f"posterior in round {number}, from which {method} would learn a wrong one. Go on "
+                "with the function that made them, or pass nle, nre or emulator, which learn from "
+                "any."
+            )
+        if each.prior_mass < 1.0 and not _same(each.x, x):
+            raise ValueError(
+                "previous: expected rounds for this observation, got a part of the prior chosen "
+                f"for another in round {number}, from which {method} would learn a wrong "
+                "posterior. Leave them out, or pass nle, nre or emulator, which learn from any."
+            )
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two pytrees are equal, as the arrays that a compiled program makes of them."""
+    return equal(*(jax.tree.map(jnp.asarray, tree) for tree in (a, b)))
 
 
 def from_prior(key: Key, prior: Prior, n: int) -> Proposal:
@@ -310,24 +381,6 @@ def unmoved(prior: Prior) -> Recentred:
 def concatenate(parts: list[Simulations]) -> Simulations:
     """Return the rows of several simulations, on the host."""
     return jax.tree.map(lambda *a: np.concatenate([np.asarray(b) for b in a]), *parts)
-
-
-def warn_outside(x: Data, simulations: Simulations) -> None:
-    """Warn if a number of the observation lies outside all that was simulated."""
-    worst = 0.0
-    for observed, simulated in zip(jax.tree.leaves(x), jax.tree.leaves(simulations.x), strict=True):
-        rows = np.asarray(simulated, float)[np.asarray(simulations.weight) > 0]
-        low, high = rows.min(0), rows.max(0)
-        width = np.maximum(rows.std(0), 1e-30)
-        value = np.asarray(observed, float)
-        beyond = np.maximum(np.maximum(low - value, value - high), 0.0) / width
-        worst = max(worst, float(beyond.max(initial=0.0)))
-    if worst > 1.0:
-        warn(
-            f"observation: a number of it lies {worst:.1f} standard deviations beyond all "
-            f"{len(simulations)} simulations from the prior: the simulator may not describe these "
-            "data, and what is learned there is an extrapolation. Look at prior predictive draws."
-        )
 
 
 def _rows(theta: Theta) -> int:

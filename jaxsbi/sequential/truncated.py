@@ -58,7 +58,9 @@ def truncated(
             trained on.
         region: "density": where posterior / prior exceeds its value at the least likely of 10,000
             draws. "box": between the smallest and the largest draw of each latent coordinate.
-        previous: What an earlier call returned: its rounds are kept, and these are added.
+        previous: What an earlier call returned: its rounds are kept, and these are added. They are
+            the prior's or a part's that was chosen for this observation, unless the method
+            learns a likelihood or a ratio: then any under the same prior.
         checkpoint: A folder in which every round is written down: its simulations when they are
             made, and its training as by `fit`. The same call goes on from there after Ctrl-C or a
             killed process, and ends in the same bits as if nothing had happened. With other
@@ -70,7 +72,7 @@ def truncated(
 
     Raises:
         TypeError: If the key is not typed.
-        ValueError: If a number is out of range, `previous` had other parameters, a box is asked for
+        ValueError: If a number is out of range, `previous` cannot be used here, a box is asked for
             under a prior without latent coordinates that are N(0, I), the region is empty (a
             posterior that is NaN everywhere), or the checkpoint is damaged or of another call.
     """

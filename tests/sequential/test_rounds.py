@@ -126,6 +126,27 @@ def test_an_interrupted_round_is_all_that_is_lost(monkeypatch):
         run("truncated", method=Exact(), prior=SQUARE, simulate=of_square, x=jnp.zeros(2))
 
 
+@pytest.mark.parametrize("scheme", ["truncated", "dynamic"])
+def test_a_half_trained_round_is_lost(scheme, monkeypatch):
+    trainings = []
+
+    def interrupted(run, state, *rest):
+        trainings.append(1)
+        return (state, True) if len(trainings) == 2 else train(run, state, *rest)
+
+    train = loop._run
+    monkeypatch.setattr(loop, "_run", interrupted)
+    part = "step" if scheme == "dynamic" else "round"
+    options = {"method": Exact(), "prior": SQUARE, "simulate": of_square, "x": jnp.zeros(2),
+               f"simulations_per_{part}": 60}  # fmt: skip
+    result = run(scheme, **options)
+    assert [r.history.stopped == "interrupted" for r in result.rounds] == [False]
+    assert not result.finished
+    trainings[:] = [1]
+    with pytest.raises(KeyboardInterrupt):
+        run(scheme, **options)
+
+
 # A posterior that needs no training: N((0.4, -0.3), sd (0.18, 0.12)) turned by 0.6, prior
 # U[-2.2, 2.2]². 1.40 % of the prior lies in its 2-sigma ellipse.
 SQUARE = jaxsbi.Prior(theta=dist.Uniform(-2.2 * jnp.ones(2), 2.2 * jnp.ones(2)).to_event(1))
@@ -236,6 +257,15 @@ def test_options_out_of_range():
         run("atomic", method=METHODS["likelihood"])
     with pytest.raises(ValueError, match="expected at least 1 and 10, got 0 and 700"):
         run("truncated", num_rounds=0)
+    for scheme, name, value in (
+        ("truncated", "num_rounds", 1.5),
+        ("truncated", "num_rounds", True),
+        ("atomic", "simulations_per_round", 200.0),
+        ("dynamic", "num_steps", "3"),
+        ("dynamic", "live", 1500.0),
+    ):
+        with pytest.raises(ValueError, match=f"{name}: expected an integer, got {value!r}"):
+            run(scheme, **{name: value})
     with pytest.raises(ValueError, match='expected "density" or "box"'):
         sequential.truncated(jax.random.key(0), Exact(), SQUARE, of_square, jnp.zeros(2),
                              num_rounds=1, simulations_per_round=100, region="ball")  # fmt: skip
