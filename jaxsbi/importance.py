@@ -124,15 +124,15 @@ def importance(
         n: The number of draws.
 
     Returns:
-        Draws, log-weights, their effective number and the log-evidence; it warns of an efficiency
-        that is too low, of undefined weights, and of a prior beyond the proposal's. Under `jax.jit` or
-        `jax.vmap` (over keys and observations) nothing is warned of: look at `efficiency`.
+        Draws, log-weights, their effective number and the log-evidence. It warns of an efficiency
+        that is too low, of undefined weights, and of a prior beyond the proposal's; not under
+        `jax.jit` or `jax.vmap` (over keys and observations): look at `efficiency` there.
 
     Raises:
         TypeError: If the key is not a typed key, `posterior` is not one, or `log_likelihood`
             cannot be called or `prior` is none.
-        ValueError: If `n` is no positive integer, the posterior's density is not normalised, the priors' parameters differ, or
-            the target vanishes at every draw.
+        ValueError: If `n` is no positive integer, the posterior's density is not normalised, the
+            priors' parameters differ, or the target vanishes at every draw.
     """
     check_key(key)
     check_number(n)
@@ -145,9 +145,9 @@ def importance(
     if is_concrete(result):
         if not np.isfinite(float(result.log_evidence)):
             raise ValueError(
-                f"importance: the target vanishes (or is NaN, or infinite) at all {n} draws of the proposal: "
-                "none of it is covered. Evaluate log_likelihood and prior.log_prob at a draw of "
-                "the posterior."
+                f"importance: the target vanishes (or is NaN, or infinite) at all {n} draws of the "
+                "proposal: none of it is covered. Evaluate log_likelihood and prior.log_prob at a "
+                "draw of the posterior."
             )
         result.warn()
         if prior is not posterior.prior:
