@@ -52,8 +52,10 @@ class NLE:
         """Check the configuration.
 
         Raises:
+            TypeError: If the sampler is none.
             ValueError: If a weight is negative.
         """
+        likelihood.check_sampler(self.sampler)
         gradients.check(self.score)
         gradients.check(self.ratio, "ratio")
 
@@ -203,6 +205,7 @@ def nle(
             contrast.
 
     Raises:
+        TypeError: If the sampler is none.
         ValueError: If a weight is negative.
     """
     if density is not None and not isinstance(density, Mixed):
