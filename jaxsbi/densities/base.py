@@ -114,6 +114,15 @@ def standard_normal_log_prob(z: Array) -> Array:
     return -0.5 * jnp.sum(z * z) - 0.5 * z.size * LOG_2PI
 
 
+def check_some(density: Any, name: str) -> None:
+    """Raise a ValueError unless there is at least one of what the attribute `name` counts."""
+    if getattr(density, name) < 1:
+        raise ValueError(
+            f"{type(density).__name__}: expected {name} >= 1, got {getattr(density, name)}. "
+            "Leave it out for the default."
+        )
+
+
 def require_dim(density: Any) -> int:
     """Return the density's dimension, or say how to set it."""
     if density.dim is None:

@@ -15,6 +15,7 @@ from jaxsbi.base import Array, Key
 from jaxsbi.densities.base import (
     UNROLL,
     View,
+    check_some,
     first_carry,
     kernel_init,
     require_dim,
@@ -66,6 +67,15 @@ class SplineCoupling(nn.Module):
     residual: bool = False
     dtype: str | None = None
     dim: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the configuration.
+
+        Raises:
+            ValueError: If there are no layers.
+        """
+        super().__post_init__()
+        check_some(self, "layers")
 
     def setup(self) -> None:
         """Create the parameters, stacked over layers: few arrays compile and update fast."""

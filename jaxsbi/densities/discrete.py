@@ -101,6 +101,27 @@ class _Discrete(nn.Module, kw_only=True):  # type: ignore[call-arg]
         """Return what training data `(n, d)` and contexts `(n, c)` tell: "statistics"."""
         return {"spread": self.law.spread(x), "start": self.law.start(x, context)}
 
+    @property
+    def declared(self) -> tuple[str, int, int] | None:
+        """The attribute that bounds the numbers, its value and the largest number, if one does."""
+        return None
+
+    @nn.nowrap
+    def check(self, x: np.ndarray) -> None:
+        """Raise a ValueError if data are outside the declared range, where their density is zero.
+
+        On the host, before training: there a loss would be infinite.
+        """
+        if self.declared is None or not x.size:
+            return
+        option, value, largest = self.declared
+        if x.min() < 0 or x.max() > largest:
+            raise ValueError(
+                f"{type(self).__name__}: expected whole numbers 0 … {largest} with {option}="
+                f"{value}, got x with {x.min()} … {x.max()}. Give {option} the value that the "
+                "simulator has, or take MaskedLogisticMixture, which needs no range."
+            )
+
     @nn.nowrap
     def read(self, x: Array, spread: Spread, dtype: Any) -> Array:
         """Return numbers for networks to read, shape `(f,)`, of one `x` `(d,)`."""
@@ -172,6 +193,11 @@ class MaskedCategorical(_Discrete, kw_only=True):  # type: ignore[call-arg]
         """The law of one number."""
         return Categorical(self.classes)
 
+    @property
+    def declared(self) -> tuple[str, int, int] | None:
+        """The attribute that bounds the numbers, its value and the largest number."""
+        return "classes", self.classes, self.classes - 1
+
 
 class MaskedBinomial(_Discrete, kw_only=True):  # type: ignore[call-arg]
     """Autoregressive law of counts, each binomial given the context and those before it.
@@ -192,6 +218,11 @@ class MaskedBinomial(_Discrete, kw_only=True):  # type: ignore[call-arg]
     def law(self) -> Binomial:
         """The law of one number."""
         return Binomial(self.total)
+
+    @property
+    def declared(self) -> tuple[str, int, int] | None:
+        """The attribute that bounds the numbers, its value and the largest number."""
+        return "total", self.total, self.total
 
 
 class MaskedLogisticMixture(_Discrete):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsbi.base import Array, Key
-from jaxsbi.densities.base import LOG_2PI, View, kernel_init, require_dim
+from jaxsbi.densities.base import LOG_2PI, View, check_some, kernel_init, require_dim
 from jaxsbi.networks import activations
 
 # exp(±10) spans the scales float32 can hold beside one another without losing the smaller.
@@ -35,6 +35,15 @@ class GaussianMixture(nn.Module):
     depth: int = 2
     activation: str = "silu"
     dim: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the configuration.
+
+        Raises:
+            ValueError: If there are no components.
+        """
+        super().__post_init__()
+        check_some(self, "components")
 
     def setup(self) -> None:
         """Create the network."""

@@ -102,9 +102,11 @@ class Emulator:
         """Check the configuration.
 
         Raises:
+            TypeError: If the sampler is none.
             ValueError: If the noise is to be learned from data that have none, or there are no
                 components.
         """
+        likelihood.check_sampler(self.sampler)
         if self.components < 1:
             raise ValueError(f"emulator: expected components >= 1, got {self.components}.")
         if self.exact and isinstance(self.noise, noises.EstimatedNoise):
@@ -341,7 +343,7 @@ def emulator(
         sampler: A sampler (`jaxsbi.samplers`).
 
     Raises:
-        TypeError: If the approximation is no emulator and no function.
+        TypeError: If the approximation is no emulator and no function, or the sampler is none.
         ValueError: If a transform is unknown, or the noise is to be learned from exact data.
     """
     given = {"network": network, "noise": noise, "sampler": sampler}

@@ -58,14 +58,21 @@ class Ensemble:
     def sample(
         self, variables: Variables, prior: Prior, key: Key, x: Data, n: int
     ) -> tuple[Theta, Any]:
-        """Return `n` draws; a direct road's draws are split multinomially over its members."""
+        """Return `n` draws; a direct road's draws are split multinomially over its members.
+
+        Where members report a `log_prob`, so does the ensemble: the mixture's. Another report is
+        the members' own, with a leading axis of them.
+        """
         if hasattr(self.method, "log_likelihood"):
             return likelihood.sample(self, variables, prior, key, x, n)
         key_member, key_draws = jax.random.split(key)
         member = jax.random.randint(key_member, (n,), 0, self.size)
         keys = jax.random.split(key_draws, self.size)
-        draws, _ = jax.vmap(lambda v, k: self.method.sample(v, prior, k, x, n))(variables, keys)
+        draws, info = jax.vmap(lambda v, k: self.method.sample(v, prior, k, x, n))(variables, keys)
         draws = jax.tree.map(lambda a: a[member, jnp.arange(n)], draws)
+        if not hasattr(info, "log_prob"):
+            # A density that costs a solve per member and draw is left to whoever asks for it.
+            return draws, info
         log_prob = jax.vmap(lambda theta: self.log_prob(variables, prior, theta, x))(draws)
         return draws, DirectInfo(log_prob)
 

@@ -10,10 +10,23 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jaxsbi.base import Array, Data, Key, Posterior, Simulations, Theta, Variables, check_key
+from jaxsbi.base import (
+    Array,
+    Data,
+    DataSpec,
+    Key,
+    Posterior,
+    Simulations,
+    Theta,
+    Variables,
+    check_key,
+    is_concrete,
+)
 from jaxsbi.fields import FieldInfo, compose, log_ratio, precision_of, widest_angle
 from jaxsbi.methods.features import init_context, read_context
+from jaxsbi.missing import refuse_masked_arrays
 from jaxsbi.priors import Prior
 
 
@@ -156,17 +169,47 @@ def sample_iid(key: Key, posterior: Posterior, xs: Data, n: int) -> Theta:
         Named draws, each of shape `(n, *shape)`.
 
     Raises:
-        TypeError: If the key is not typed, or the posterior learned no field.
-        ValueError: If the prior is not standard normal in the latent space.
+        TypeError: If the key is not typed, the posterior learned no field, or `xs` has another
+            structure or dtype.
+        ValueError: If the prior is not standard normal in the latent space, `xs` has other shapes,
+            no observation or numbers that are not finite, or `n < 1`.
     """
     _check_field("sample_iid", key, posterior)
+    if not isinstance(n, int | np.integer) or n < 1:
+        raise ValueError(f"n: expected a positive integer, got {n!r}.")
     if not all(posterior.prior.exact.values()):
         names = [name for name, exact in posterior.prior.exact.items() if not exact]
         raise ValueError(
             "sample_iid: expected a prior that is standard normal in the latent space, got "
             f"{names} without a usable quantile function."
         )
-    return _sample_iid(key, posterior, jax.vmap(posterior.data.conform)(xs), n)
+    return _sample_iid(key, posterior, _conform_each(posterior.data, xs), int(n))
+
+
+def _conform_each(data: DataSpec, xs: Data) -> Data:
+    """Return observations as `DataSpec.conform` returns each, or raise a clear error."""
+    expected = f"xs: expected observations {data}, stacked along a leading axis of each array"
+    refuse_masked_arrays("xs", xs)
+    if jax.tree.structure(xs) != data.treedef:
+        raise TypeError(
+            f"{expected}, got {type(xs).__name__} of another structure. Stack data sets with "
+            "jax.tree.map(lambda *a: jnp.stack(a), *xs)."
+        )
+    shapes = [jnp.shape(a) for a in jax.tree.leaves(xs)]
+    sizes = {shape[:1] for shape in shapes}
+    if [shape[1:] for shape in shapes] != [shape for _, shape, _ in data.leaves] or () in sizes:
+        raise ValueError(f"{expected}, got shapes {shapes}. Of one data set pass x[None].")
+    if len(sizes) != 1 or (0,) in sizes:
+        raise ValueError(f"{expected}, one at least and as many in each, got shapes {shapes}.")
+    xs = jax.vmap(data.conform)(jax.tree.map(jnp.asarray, xs))
+    for (path, _, _), a in zip(data.leaves, jax.tree.leaves(xs), strict=True):
+        if is_concrete(a) and not np.all(np.isfinite(a)):
+            bad = np.flatnonzero(~np.isfinite(a).reshape(len(a), -1).all(1))
+            raise ValueError(
+                f"xs{path}: expected finite numbers, got NaN or infinite ones in observations "
+                f"{bad[:5].tolist()} ({bad.size} in all). Leave these out."
+            )
+    return xs
 
 
 @functools.partial(jax.jit, static_argnames="n")

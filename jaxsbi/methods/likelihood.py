@@ -6,12 +6,13 @@ Such a method has a `sampler`, a `target` prior (or `None`) and
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 
-from jaxsbi import missing
+from jaxsbi import missing, samplers
 from jaxsbi.base import Array, Data, Key, Theta, Variables
 from jaxsbi.priors import Prior
 
@@ -44,6 +45,23 @@ def check_all_there(road: str, x: Data) -> None:
             "through a summary, npe, fmpe, npse or nre; or jaxsbi.compression.frozen(nle(), "
             "summary), which learns the law of a summary that reads masks."
         )
+
+
+def check_sampler(sampler: Any) -> None:
+    """Raise a TypeError unless `sampler` can be called as one: it would be, after training."""
+    try:
+        inspect.signature(sampler).bind(*"four")  # key, log_density, dim, n
+    except TypeError:
+        name = sampler if isinstance(sampler, str) else getattr(sampler, "__name__", "")
+        hint = "It is called as sampler(key, log_density, dim, n)."
+        if name in samplers.__all__:
+            hint = f"Call it: samplers.{name}()."
+        raise TypeError(
+            "sampler: expected a sampler such as jaxsbi.samplers.nuts(), got "
+            f"{getattr(sampler, '__name__', None) or repr(sampler)}. {hint}"
+        ) from None
+    except ValueError:  # a callable of C's, whose signature cannot be looked at
+        pass
 
 
 def is_learned_by(method: Any) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxsbi.base import Array, Data, Key, Simulations, Theta, Variables, configuration, leaf
 from jaxsbi.densities import Mixed, Parts
@@ -52,10 +53,25 @@ class NLE:
         """Check the configuration.
 
         Raises:
+            TypeError: If the sampler is none.
             ValueError: If a weight is negative.
         """
+        likelihood.check_sampler(self.sampler)
         gradients.check(self.score)
         gradients.check(self.ratio, "ratio")
+
+    def check(self, simulations: Simulations) -> None:
+        """Look at the simulations before training.
+
+        Raises:
+            ValueError: If the data have a mask, or whole numbers out of their density's range.
+        """
+        likelihood.check_all_there("nle", simulations.x)
+        look = getattr(self.density.integer, "check", lambda a: None)
+        valid = np.asarray(simulations.weight) > 0
+        for a in jax.tree.leaves(simulations.x):
+            if jnp.issubdtype(a.dtype, jnp.integer):
+                look(np.asarray(a)[valid])
 
     def init(self, key: Key, prior: Prior, simulations: Simulations) -> Variables:
         """Return initial parameters, and what is kept of the training data.
@@ -203,6 +219,7 @@ def nle(
             contrast.
 
     Raises:
+        TypeError: If the sampler is none.
         ValueError: If a weight is negative.
     """
     if density is not None and not isinstance(density, Mixed):

@@ -72,8 +72,10 @@ class NRE:
         """Check the configuration.
 
         Raises:
+            TypeError: If the sampler is none.
             ValueError: If an option is out of its range, or `balance` is not with the binary form.
         """
+        likelihood.check_sampler(self.sampler)
         if self.contrasts < 1 or self.odds <= 0:
             raise ValueError(
                 "nre: expected contrasts >= 1 and odds > 0, got "
@@ -313,6 +315,7 @@ def nre(
             simulations contrast all there are (`contrasts=64`), or it over-fits.
 
     Raises:
+        TypeError: If the sampler is none.
         ValueError: If an option is out of its range, or `balance` comes with another form than
             the binary one, or `ratio` with `iid`.
     """

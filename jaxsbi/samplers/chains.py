@@ -8,7 +8,7 @@ import jax
 
 from jaxsbi.base import Array, Key
 from jaxsbi.samplers.convergence import ChainInfo, chain_statistics
-from jaxsbi.samplers.weights import finite_log_ratio, systematic
+from jaxsbi.samplers.weights import finite_log_ratio, normalized, systematic
 
 # R-hat of chains that have converged is about 1 + 1/(2 n) of the n effective draws in half a chain:
 # shorter chains than this would read as stuck when they are only short.
@@ -34,11 +34,11 @@ def resampled_start(
     """Return starting points, resampled from N(0, I) draws in proportion to the density.
 
     With many chains the starts already carry the weights of separated modes, which chains alone
-    could not exchange.
+    could not exchange. Where the density is nowhere finite, the starts are the prior's.
     """
     key_draw, key_pick = jax.random.split(key)
     z = jax.random.normal(key_draw, (candidates, dim))
-    weight = jax.nn.softmax(finite_log_ratio(z, jax.vmap(log_density)(z)))
+    weight = normalized(finite_log_ratio(z, jax.vmap(log_density)(z)))
     return z[systematic(key_pick, weight, chains)]
 
 

@@ -33,6 +33,11 @@ class ChainInfo(NamedTuple):
 
     def warn(self) -> None:
         """Warn (on the host) when the chains should not be trusted."""
+        if not bool(jnp.any(jnp.isfinite(self.log_density))):
+            # Chains cannot move then, and R-hat and divergences say nothing of why.
+            remedy = "use jaxsbi.samplers.smc with more particles"
+            warn(nowhere("MCMC", "start drawn from the prior", remedy))
+            return
         worst = float(jnp.max(self.r_hat))
         if not worst <= MAX_R_HAT:
             warn(
@@ -47,6 +52,15 @@ class ChainInfo(NamedTuple):
                 f"MCMC: {divergent} divergent transitions for {total} draws: parts of the "
                 "posterior may be missed. Raise target_acceptance."
             )
+
+
+def nowhere(name: str, point: str, remedy: str) -> str:
+    """Return the warning of a sampler that has met no finite log-density at any `point`."""
+    return (
+        f"{name}: the log-density was -inf or NaN at every {point}, so there is no posterior and "
+        "the draws are the prior's. Check the observation and the likelihood; if the posterior "
+        f"fills very little of the prior, {remedy}."
+    )
 
 
 def chain_statistics(chains: Array) -> tuple[Array, Array, Array]:

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 
 from jaxsbi.base import Array, Key, configuration, warn
 from jaxsbi.samplers.chains import LogDensity
-from jaxsbi.samplers.convergence import chain_statistics
+from jaxsbi.samplers.convergence import chain_statistics, nowhere
 from jaxsbi.samplers.weights import (
     effective_size,
     finite_log_ratio,
     log_mean_and_error,
+    normalized,
     systematic,
 )
 
@@ -49,6 +50,9 @@ class SIRInfo(NamedTuple):
 
     def warn(self) -> None:
         """Warn (on the host) when the draws should not be trusted."""
+        if not bool(jnp.isfinite(self.log_evidence)):
+            warn(nowhere("SIR", "candidate drawn from the prior", "raise candidates"))
+            return
         n = self.log_density.shape[-1]
         expected = max(MIN_SIZE, n / MAX_COPIES)
         if not float(self.ess) >= expected:
@@ -107,7 +111,7 @@ class SIR:
         log_weight = finite_log_ratio(z, value)
         evidence, error = log_mean_and_error(log_weight)
         alive = jnp.isfinite(evidence)
-        picked = systematic(key_pick, _normalized(log_weight), n)
+        picked = systematic(key_pick, normalized(log_weight), n)
         picked = jax.random.permutation(key_order, picked)
         ess = effective_size(log_weight)
         independent = jnp.broadcast_to(ess * n / (ess + n), (dim,))
@@ -125,17 +129,11 @@ class SIR:
         return z[picked], info
 
 
-def _normalized(log_weight: Array) -> Array:
-    """Return weights that sum to one; equal ones if all are zero."""
-    alive = jnp.isfinite(jnp.max(log_weight))
-    return jax.nn.softmax(jnp.where(alive, log_weight, 0.0))
-
-
 def _r_hat(key: Key, z: Array, log_weight: Array) -> Array:
     """Return R-hat over groups of candidates that have nothing to do with each other."""
 
     def group(key: Key, z: Array, log_weight: Array) -> Array:
-        return z[systematic(key, _normalized(log_weight), _PER_GROUP)]
+        return z[systematic(key, normalized(log_weight), _PER_GROUP)]
 
     keys = jax.random.split(key, _GROUPS)
     z, log_weight = z.reshape(_GROUPS, -1, z.shape[-1]), log_weight.reshape(_GROUPS, -1)

@@ -11,7 +11,7 @@ from jaxsbi.base import Array, Key, configuration, warn
 from jaxsbi.samplers import lanes
 from jaxsbi.samplers.bridge import log_evidence, more_exact, two_errors
 from jaxsbi.samplers.chains import LogDensity, traced_once
-from jaxsbi.samplers.convergence import MAX_R_HAT, chain_statistics
+from jaxsbi.samplers.convergence import MAX_R_HAT, chain_statistics, nowhere
 from jaxsbi.samplers.evolution import Evolution
 from jaxsbi.samplers.moves import Cloud, Hamiltonian
 from jaxsbi.samplers.weights import (
@@ -72,11 +72,7 @@ class SMCInfo(NamedTuple):
     def warn(self) -> None:
         """Warn (on the host) when the draws should not be trusted."""
         if not bool(jnp.isfinite(self.log_evidence)):
-            warn(
-                "SMC: the log-density was -inf or NaN at every particle drawn from the prior, so "
-                "there is no posterior and the draws are the prior's. Check the observation and "
-                "the likelihood; if the posterior fills very little of the prior, raise particles."
-            )
+            warn(nowhere("SMC", "particle drawn from the prior", "raise particles"))
             return
         reached = float(self.temperature)
         if reached < 1.0:
@@ -144,8 +140,15 @@ class SMC:
         """Check the configuration.
 
         Raises:
+            TypeError: If the kernel is none.
             ValueError: If a number is out of its range.
         """
+        if isinstance(self.kernel, type) or not hasattr(self.kernel or Evolution(), "move"):
+            raise TypeError(
+                "kernel: expected samplers.Evolution() or samplers.Hamiltonian(), got "
+                f"{getattr(self.kernel, '__name__', None) or repr(self.kernel)}. Pass one of them, "
+                "called, or leave it out."
+            )
         if self.particles < 40 or self.particles % 4 or self.populations < 2:
             raise ValueError(
                 "smc: expected particles >= 40, a multiple of 4, and populations >= 2, got "
@@ -374,6 +377,7 @@ def smc(
             dimensions by default.
 
     Raises:
+        TypeError: If the kernel is none.
         ValueError: If a number is out of its range.
     """
     return SMC(

@@ -46,6 +46,12 @@ def spread(offset: Array, weight: Array, n: int) -> Array:
     return jnp.clip(jnp.searchsorted(total / total[-1], grid), 0, weight.shape[0] - 1)
 
 
+def normalized(log_weight: Array) -> Array:
+    """Return weights that sum to one; equal ones if all are zero."""
+    alive = jnp.isfinite(jnp.max(log_weight))
+    return jax.nn.softmax(jnp.where(alive, log_weight, 0.0))
+
+
 def effective_size(log_weight: Array) -> Array:
     """Return Kish's effective sample size of unnormalised log-weights; 0 if all are -inf."""
     shifted = log_weight - jnp.max(log_weight)

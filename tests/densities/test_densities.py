@@ -326,3 +326,12 @@ def test_rule_of_the_couplings_product_is_that_of_the_product(key):
     rule = coupling._per_number
     for a, b in zip(*map(jax.tree.leaves, map(derivatives, (rule, rule.fun))), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("density", "option"),
+    [(densities.GaussianMixture, "components"), (densities.SplineCoupling, "layers")],
+)
+def test_none_is_no_density(density, option):
+    with pytest.raises(ValueError, match=f"{density.__name__}: expected {option} >= 1, got 0"):
+        density(**{option: 0})

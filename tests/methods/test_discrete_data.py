@@ -126,6 +126,25 @@ def test_a_density_for_what_the_data_do_not_have():
             jaxsbi.nle(density=density).init(jax.random.key(0), CHANCE, simulations)
 
 
+@pytest.mark.parametrize(
+    ("density", "message"),
+    [
+        (densities.MaskedBinomial(total=8), r"numbers 0 … 8 with total=8, got x with 0 … 10\."),
+        (densities.MaskedCategorical(classes=10), r"0 … 9 with classes=10, got x with 0 … 10\."),
+    ],
+)
+def test_a_declared_range_smaller_than_the_datas(density, message):
+    chance = {"chance": jnp.linspace(0.1, 0.9, 22)}
+    counts = jnp.arange(22)[:, None] % 11
+    rows = jaxsbi.Simulations(chance, counts, jnp.ones(22))
+    with pytest.raises(ValueError, match=message):
+        jaxsbi.fit(jax.random.key(1), jaxsbi.nle(density=density), CHANCE, rows, progress=False)
+    jaxsbi.nle(density=densities.MaskedBinomial(total=10)).check(rows)
+    # A row without weight is not seen.
+    some = jaxsbi.Simulations(chance, counts, jnp.float32(counts[:, 0] < 8))
+    jaxsbi.nle(density=density).check(some)
+
+
 def test_a_density_takes_its_place():
     flow, bits = densities.SplineAutoregressive(), densities.MaskedBernoulli(hidden=8)
     assert jaxsbi.nle(density=flow).density == densities.Mixed(continuous=flow)

@@ -10,6 +10,7 @@ import pytest
 
 import jaxsbi
 from jaxsbi.base import DataSpec, configuration
+from jaxsbi.fields import FieldInfo
 from jaxsbi.methods import Ensemble
 from jaxsbi.methods.npe import DirectInfo
 
@@ -61,6 +62,18 @@ def mixture(theta):
     return np.logaddexp.reduce(-0.5 * (theta - MEANS) ** 2) - np.log(3) - 0.5 * np.log(2 * np.pi)
 
 
+@configuration
+class ShiftedField(Shifted):
+    """A posterior whose density is costly, drawn from by a solver that may give up."""
+
+    def sample(self, variables, prior, key, x, n):
+        draws, _ = super().sample(variables, prior, key, x, n)
+        return draws, FieldInfo(jnp.int32(10), variables["params"]["mean"] > 4.0)
+
+    def log_prob(self, variables, prior, theta, x):
+        raise AssertionError("nobody asked for a density")
+
+
 @pytest.mark.parametrize("theta", [-4.5, 1.0, 30.0])
 def test_the_density_is_the_mixtures(theta):
     value = make(Shifted()).log_prob({"theta": jnp.array(theta)}, X)
@@ -81,6 +94,13 @@ def test_draws_come_from_all_members_in_equal_shares(key):
         inside = np.asarray(draws["theta"])[member == k]
         # The members overlap little: within four standard errors, 1 / sqrt(2000) each.
         assert np.mean(inside) == pytest.approx(float(MEANS[k]), abs=0.12)
+
+
+def test_a_costly_density_is_not_computed_and_the_members_reports_are_kept(key):
+    draws, info = make(ShiftedField()).sample_with_info(key, X, 300)
+    assert draws["theta"].shape == (300,)
+    np.testing.assert_array_equal(info.failed, [False, False, True])
+    np.testing.assert_array_equal(info.num_steps, [10, 10, 10])
 
 
 def test_likelihoods_are_averaged():

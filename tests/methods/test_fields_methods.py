@@ -102,6 +102,22 @@ def test_independent_observations_need_a_field():
         jaxsbi.methods.sample_iid(jax.random.key(7), untrained(jaxsbi.npe()), jnp.zeros((3, 1)), 10)
 
 
+@pytest.mark.parametrize(
+    ("xs", "n", "error", "message"),
+    [
+        (jnp.array([[0.1], [jnp.nan]]), 10, ValueError, r"xs: expected finite.*\[1\] \(1 in all"),
+        (jnp.zeros((3, 1)), 0, ValueError, "n: expected a positive integer, got 0"),
+        (jnp.zeros((0, 1)), 10, ValueError, r"one at least.*got shapes \[\(0, 1\)\]"),
+        (jnp.zeros(1), 10, ValueError, r"float32\[1\], stacked .*got shapes \[\(1,\)\]. Of one"),
+        ([[0.1], [0.2]], 10, TypeError, "got list of another structure.*jnp.stack"),
+        (jnp.zeros((3, 1), int), 10, TypeError, "expected dtype float32, got int32"),
+    ],
+)
+def test_independent_observations_are_looked_at(xs, n, error, message):
+    with pytest.raises(error, match=message):
+        jaxsbi.methods.sample_iid(jax.random.key(7), untrained(QUICK["fmpe"]), xs, n)
+
+
 @roads
 def test_an_untrained_posterior_is_the_prior(name):
     posterior, x = untrained(QUICK[name]), jnp.array([0.3])

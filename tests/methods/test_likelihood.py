@@ -162,3 +162,25 @@ class TwoModes(Exact):
 
     def log_likelihood(self, variables, prior, z, x):
         return jax.scipy.stats.norm.logpdf(x, jnp.abs(z[0]), 0.05)
+
+
+@pytest.mark.parametrize("road", ["nle", "nre", "emulator"])
+@pytest.mark.parametrize(
+    ("sampler", "message"),
+    [
+        ("nuts", r"got 'nuts'\. Call it: samplers\.nuts\(\)"),
+        (jaxsbi.samplers.nuts, r"got nuts\. Call it: samplers\.nuts\(\)"),
+        (jaxsbi.samplers.NUTS, r"got NUTS\. Call it: samplers\.NUTS\(\)"),
+        (abs, "got abs. It is called as sampler"),
+    ],
+)
+def test_a_sampler_is_looked_at_before_training(road, sampler, message):
+    with pytest.raises(TypeError, match=f"sampler: expected .*{message}"):
+        getattr(jaxsbi, road)(sampler=sampler)
+
+
+def test_a_sampler_of_ones_own_is_a_function_of_four():
+    def own(key, log_density, dim, n):
+        return jax.random.normal(key, (n, dim)), None
+
+    assert jaxsbi.nle(sampler=own).sampler is own

@@ -183,13 +183,28 @@ def test_separated_modes(name):
         assert abs(share - 0.7) < LARGEST * math.sqrt(0.3 * 0.7 / size)
 
 
+NOWHERE = "log-density was -inf or NaN at every .* drawn from the prior.*Check the observation"
+
+
 @pytest.mark.parametrize("name", EVERY)
 def test_nothing_to_sample_ends_and_reads_as_failed(name):
     z, info = result(name, "zero everywhere")
     assert z.shape == (N, DIM)
     assert float(jnp.max(info.r_hat)) > 1.5
-    with pytest.warns(UserWarning, match=r"(Raise|raise|Use) "):
+    reason = "Raise rounds" if name == "rejection" else NOWHERE
+    with pytest.warns(UserWarning, match=reason):
         info.warn()
+
+
+@pytest.mark.parametrize("name", ["nuts", "hmc", "slice", "ensemble", "sir"])
+def test_nan_everywhere_is_blamed_on_the_density(name):
+    few = {"candidates": 400} if name == "sir" else {"warmup": 20}
+    few |= {"chains": 20} if name in ("nuts", "hmc", "slice") else {}
+    z, info = getattr(samplers, name)(**few)(jax.random.key(0), lambda z: jnp.nan * z.sum(), 2, 200)
+    assert np.unique(z, axis=0).shape[0] >= 20  # the prior's draws, and not one of them
+    with pytest.warns(UserWarning, match=NOWHERE) as caught:
+        info.warn()
+    assert len(caught) == 1
 
 
 @pytest.mark.parametrize("name", EVIDENCE)
@@ -336,6 +351,12 @@ def test_a_learned_likelihood_is_sampled_under_vmap():
 def test_bad_configuration(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("kernel", ["hmc", samplers.Hamiltonian])
+def test_a_kernel_is_one(kernel):
+    with pytest.raises(TypeError, match=r"kernel: expected .*Hamiltonian\(\), got '?[hH]"):
+        samplers.smc(kernel=kernel)
 
 
 @pytest.mark.parametrize("name", ["smc", "slice"])
