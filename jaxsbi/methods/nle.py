@@ -17,6 +17,7 @@ from jaxsbi.densities.mixed import parts
 from jaxsbi.methods import gradients, likelihood
 from jaxsbi.methods.features import first, standardize, statistics
 from jaxsbi.methods.members import all_members, count_members
+from jaxsbi.methods.scores import fit_scores, spread
 from jaxsbi.priors import Prior
 from jaxsbi.samplers import smc
 
@@ -91,7 +92,7 @@ class NLE:
         self._check_used(first(rows))
         scores = gradients.measure(self.score, "likelihood", simulations)
         kept = {
-            "continuous": statistics(rows.continuous),
+            "continuous": _measured(rows.continuous),
             "discrete": self.density.measure(rows, z),
         }
         one = _standardized(kept, first(x))
@@ -141,8 +142,14 @@ class NLE:
     def log_likelihood(self, variables: Variables, prior: Prior, z: Array, x: Data) -> Array:
         """Return log q(x | theta(z)), normalised over x (a scalar)."""
         del prior
-        scale = variables["statistics"]["continuous"]["scale"]
-        return self._log_prob(variables, z, x) - self._members(x) * jnp.sum(jnp.log(scale))
+        kept = variables["statistics"]["continuous"]
+
+        def volume(x: Data) -> Array:
+            standard = standardize(kept, parts(x).continuous)
+            return spread(kept, standard)[1] - jnp.sum(jnp.log(kept["scale"]))
+
+        volumes = jax.vmap(volume)(x) if self.iid else volume(x)
+        return self._log_prob(variables, z, x) + jnp.sum(volumes)
 
     def sample(
         self, variables: Variables, prior: Prior, key: Key, x: Data, n: int
@@ -187,9 +194,15 @@ class NLE:
 
 
 def _standardized(kept: Variables, x: Data) -> Parts:
-    """Return one data set by kinds of number; only floats are standardised."""
-    split = parts(x)
-    return split._replace(continuous=standardize(kept["continuous"], split.continuous))
+    """Return one data set by kinds of number; floats are standardised, heavy tails are scores."""
+    split, kept = parts(x), kept["continuous"]
+    return split._replace(continuous=spread(kept, standardize(kept, split.continuous))[0])
+
+
+def _measured(x: Array) -> dict[str, Any]:
+    """Return the moments of floats `(n, p)`, and their normal scores once they are standardised."""
+    moments = statistics(x)
+    return {**moments, **fit_scores(jax.vmap(lambda row: standardize(moments, row))(x))}
 
 
 def nle(

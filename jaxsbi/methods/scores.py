@@ -6,6 +6,8 @@ its bulk: standardised, most of its values are nearly equal, and a few are huge.
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -14,6 +16,8 @@ from jaxsbi.base import Array
 EDGE = 3.0
 """Normal scores of the outermost knots; beyond, the map grows as a logarithm."""
 KNOTS = 25
+FLAT = 1e-6
+"""Slope that the map of a law has at least."""
 HEAVY = 5.0
 """Kurtosis (3 for a normal distribution) above which a number is replaced by its score.
 
@@ -67,6 +71,26 @@ def tame(scores: Scores, x: Array) -> Array:
     clipped = jnp.clip(x, -2.0 * EDGE, 2.0 * EDGE)
     # Most problems have no heavy tails: a condition saves them the interpolation of every row.
     return jax.lax.cond(jnp.any(scores["heavy"]), some, lambda x: clipped, x)
+
+
+def spread(scores: Scores, x: Array) -> tuple[Array, Array]:
+    """Return `x` with normal scores for heavy-tailed numbers, and the log-determinant of the map.
+
+    Unlike `tame`, for the law of x itself: nothing is clipped. Where values coincide and the map is
+    flat, its slope counts as `FLAT`: the law of what it leaves of x has no density there.
+    """
+
+    def some(x: Array) -> tuple[Array, Array]:
+        at = functools.partial(_interpolate, scores["knot"], scores["score"], scores["slope"])
+        score, slope = jax.jvp(at, (x,), (jnp.ones_like(x),))
+        log_slope = jnp.log(jnp.maximum(slope, FLAT))
+        heavy = scores["heavy"]
+        return jnp.where(heavy, score, x), jnp.sum(jnp.where(heavy, log_slope, 0.0))
+
+    def none(x: Array) -> tuple[Array, Array]:
+        return x, jnp.zeros((), x.dtype)
+
+    return jax.lax.cond(jnp.any(scores["heavy"]), some, none, x)
 
 
 def _interpolate(knot: Array, score: Array, slope: Array, x: Array) -> Array:

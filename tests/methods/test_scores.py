@@ -3,11 +3,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as dist
 import pytest
 from scipy import stats
 
+import jaxsbi
 from jaxsbi.methods.features import init_context, read_context
-from jaxsbi.methods.scores import EDGE, fit_scores, tame
+from jaxsbi.methods.scores import EDGE, fit_scores, spread, tame
 
 N = 4_000
 
@@ -79,3 +81,45 @@ def test_a_context_is_tame(key, summary):
     rows = jax.vmap(lambda x: read_context(module, stats, params, x))(x)
     np.testing.assert_allclose(jnp.std(rows, 0), 1.0, atol=0.05)
     assert float(jnp.mean(rows**4)) < 4.0
+
+
+def test_the_map_of_a_law_keeps_its_mass(key):
+    """A normal density of the scores, times the slope, integrates to one over the numbers."""
+    scores = fit_scores(heavy(key))
+    # Equal steps of the logarithm: half of the mass lies within a thousandth of the range.
+    half = jnp.logspace(-4.0, 7.0, 200_001)
+    grid = jnp.concatenate([-half[::-1], half])
+    y, log_slope = jax.vmap(lambda x: spread(scores, x[None]))(grid)
+    density = jax.scipy.stats.norm.pdf(y[:, 0]) * jnp.exp(log_slope)
+    assert abs(float(jnp.trapezoid(density, grid)) - 1.0) < 2e-3
+    assert bool(jnp.all(jnp.diff(y[:, 0]) > -1e-6))
+
+
+def test_the_map_of_a_law_leaves_light_tails_alone(key):
+    x = jax.random.normal(key, (2_000, 2))
+    y, log_slope = jax.vmap(lambda row: spread(fit_scores(x), row))(10.0 * x)
+    np.testing.assert_array_equal(y, 10.0 * x)
+    np.testing.assert_array_equal(log_slope, 0.0)
+
+
+@pytest.mark.slow
+def test_outliers_do_not_decide_a_learned_likelihood(key):
+    """Three numbers with Cauchy noise of width 0.3: the exact posterior, by a grid."""
+    key_theta, key_noise, key_fit, key_draw = jax.random.split(key, 4)
+    prior = jaxsbi.Prior(mu=dist.Normal(0.0, 1.0))
+    theta = jax.random.normal(key_theta, (2_000,))
+    x = theta[:, None] + 0.3 * jax.random.cauchy(key_noise, (2_000, 3))
+    simulations = jaxsbi.from_arrays({"mu": theta}, x)
+    posterior = jaxsbi.fit(key_fit, jaxsbi.nle(), prior, simulations, progress=False).posterior
+    grid = jnp.linspace(-4.0, 4.0, 2_001)
+    observations = ([-0.6, -1.0, -0.7], [1.5, 1.2, 1.4], [0.5, 0.4, 30.0])
+    for observed, key_one in zip(observations, jax.random.split(key_draw, 3), strict=True):
+        at = jnp.array(observed)
+        gap = (at[None] - grid[:, None]) / 0.3
+        weight = jax.nn.softmax(-0.5 * grid**2 - jnp.sum(jnp.log1p(gap**2), 1))
+        mean = jnp.sum(weight * grid)
+        width = jnp.sqrt(jnp.sum(weight * (grid - mean) ** 2))
+        draws = posterior.sample(key_one, at, 2_000)["mu"]
+        # Without scores it learned nothing: means 5 to 8 widths away, 4 times as wide.
+        assert abs(float(jnp.mean(draws) - mean)) < 1.0 * float(width)
+        assert float(jnp.std(draws)) < 2.0 * float(width)
