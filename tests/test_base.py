@@ -9,7 +9,7 @@ import numpyro.distributions as dist
 import pytest
 
 import jaxsbi
-from jaxsbi.base import DataSpec, check_key, configuration, is_concrete, leaf
+from jaxsbi.base import DataSpec, _log_prob, check_key, configuration, is_concrete, leaf
 
 PRIOR = jaxsbi.Prior(b=dist.Uniform(-1.0, 2.0), a=dist.LogNormal(jnp.zeros(2), 0.5).to_event(1))
 METHOD = jaxsbi.npe(density=jaxsbi.densities.MaskedAutoregressive(layers=1, hidden=4, depth=1))
@@ -174,3 +174,22 @@ def test_an_observation_may_be_closed_over(posterior, key):
     draws = jax.jit(lambda key: posterior.sample(key, X, 5))(jax.random.clone(key))
     again = posterior.sample(key, X, 5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), draws, again)
+
+
+def test_integers_of_an_observation_do_not_wrap():
+    spec = DataSpec.of(jnp.zeros(1, jnp.uint8))
+    assert spec.conform(np.array([200])).dtype == jnp.uint8
+    with pytest.raises(ValueError, match="from 0 to 255, as uint8 holds, got 300"):
+        spec.conform(np.array([300]))
+
+
+def test_python_numbers_do_not_compile_the_density_again(posterior):
+    x = jnp.zeros(posterior.data.leaves[0][1])
+    theta = jax.tree.map(lambda a: a[0], posterior.sample(jax.random.key(0), x, 1))
+    before = _log_prob._cache_size()
+    posterior.log_prob(theta, x)
+    compiled = _log_prob._cache_size()
+    assert any(a.ndim == 0 for a in theta.values())
+    posterior.log_prob({name: a if a.ndim else float(a) for name, a in theta.items()}, x)
+    assert compiled <= before + 1
+    assert _log_prob._cache_size() == compiled

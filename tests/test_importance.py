@@ -162,3 +162,43 @@ def test_pareto_k_of_few_or_equal_weights():
     weighted = weigh({"theta": jnp.arange(1000.0)}, one)
     assert float(weighted.ess) == pytest.approx(1.0)
     assert np.all(weighted.resample(jax.random.key(0), 7)["theta"] == 3.0)
+
+
+def test_a_prior_beyond_the_proposals_is_told():
+    """Draws stay within the training prior: weights look good, and the evidence is a part of it."""
+    narrow = jaxsbi.Prior(theta=dist.Uniform(-1.0, 1.0))
+    wide = jaxsbi.Prior(theta=dist.Uniform(-5.0, 5.0))
+    inside = jaxsbi.Posterior(posterior().variables, narrow, Normal(), DataSpec.of(X))
+    with pytest.warns(UserWarning, match="importance: .*% of the new prior lies outside"):
+        importance(inside, prior=wide)
+
+
+@pytest.mark.parametrize("value", [jnp.nan, jnp.inf])
+def test_undefined_weights_are_counted_and_told(value):
+    def broken(theta, x):
+        return jnp.where(theta["theta"] > MEAN, value, log_likelihood(theta, x))
+
+    with pytest.warns(UserWarning, match="importance: .* of 10000 draws have weight 0 because"):
+        result = importance(posterior(), broken)
+    assert abs(int(result.num_undefined) - 5_000) < 4 * 50
+    assert bool(jnp.isfinite(result.log_evidence))
+
+
+def test_good_weights_are_not_called_bad_by_their_tail():
+    """Of nearly equal weights the tail may have any shape."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        importance(posterior(sd=1.002 * SD), n=5_000)
+        importance(posterior(), n=10)
+
+
+def test_what_is_no_scalar_no_prior_and_no_number():
+    with pytest.raises(ValueError, match=r"log_likelihood: expected a scalar, got shape \(1,\)"):
+        importance(posterior(), lambda theta, x: log_likelihood(theta, x)[None])
+    with pytest.raises(TypeError, match=r"prior: expected a jaxsbi.Prior .*, got Normal"):
+        importance(posterior(), prior=dist.Normal(0.0, 1.0))
+    for n in (0, -3, 10.7):
+        with pytest.raises(ValueError, match="n: expected a positive integer"):
+            importance(posterior(), n=n)
+        with pytest.raises(ValueError, match="n: expected a positive integer"):
+            weigh({"theta": jnp.zeros(3)}, jnp.zeros(3)).resample(jax.random.key(0), n)

@@ -187,3 +187,16 @@ def test_what_is_wrong_with_arrays(theta, x, weight, message):
     with pytest.raises(ValueError, match=message) as found:
         jaxsbi.from_arrays(theta, x, weight)
     assert len(str(found.value)) < 300
+
+
+def test_what_single_precision_loses_is_told():
+    theta = {"mu": np.linspace(0.0, 1.0, 50)}
+    days = 2460000.5 + 0.01 * theta["mu"][:, None]
+    with pytest.warns(UserWarning, match="1 of 1 numbers differ by less than float32 can tell"):
+        jaxsbi.from_arrays(theta, days)
+    jaxsbi.from_arrays(theta, np.full((50, 1), 7.7))  # constants have nothing to lose
+
+
+def test_integers_beyond_the_range_are_refused():
+    with pytest.raises(ValueError, match="expected integers from -2147483648 to 2147483647"):
+        jaxsbi.from_arrays({"mu": np.zeros(5)}, np.full((5, 1), 2**40))

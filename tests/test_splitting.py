@@ -6,7 +6,7 @@ import numpyro.distributions as dist
 import pytest
 
 from jaxsbi import Prior, Simulations
-from jaxsbi.splitting import check_theta
+from jaxsbi.splitting import check_theta, split
 
 PRIOR = Prior(h=dist.Uniform(0.6, 0.8), mean=dist.Normal(jnp.zeros(2), 1.0).to_event(1))
 
@@ -36,3 +36,14 @@ def test_some_outside_are_told():
 def test_failed_runs_may_have_any_parameters():
     h = jnp.where(jnp.arange(50) < 10, jnp.nan, 0.7)
     check_theta(simulations(h, (jnp.arange(50) >= 10).astype(float)), PRIOR)
+
+
+def test_runs_in_the_order_of_a_grid_validate_everywhere():
+    h = jnp.linspace(0.61, 0.79, 400)
+    rows, cut = split(simulations(h), 0.1, PRIOR)
+    assert (len(rows), cut) == (400, 360)
+    assert sorted(rows.theta["h"].tolist()) == h.tolist()
+    held_out = rows.theta["h"][cut:]
+    # Forty uniform numbers: the mean within four standard errors, and a wide spread.
+    assert abs(float(held_out.mean()) - 0.7) < 4 * 0.18 / (12 * 40) ** 0.5
+    assert float(held_out.max() - held_out.min()) > 0.14

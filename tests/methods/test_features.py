@@ -209,3 +209,22 @@ def test_what_a_network_keeps_is_saved_and_loaded(key, tmp_path):
     density = [f.posterior.log_prob({"a": jnp.array(0.3)}, one) for f in (fitted, loaded)]
     np.testing.assert_array_equal(*density)
     assert np.isfinite(density[0])
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-12, 1.0, 1e20, 1e33])
+def test_the_unit_of_x_does_not_matter(scale, key):
+    x = jnp.array([1.0, -2.0, 30.0])[None] + jax.random.normal(key, (500, 3))
+    found, plain = statistics(scale * x), statistics(x)
+    for name in ("mean", "scale"):
+        np.testing.assert_allclose(found[name] / scale, plain[name], rtol=1e-5)
+
+
+def test_numbers_that_never_change_have_scale_one():
+    x = jnp.stack([jnp.full(100, 0.1), jnp.zeros(100), jnp.full(100, 1e-20)], 1)
+    np.testing.assert_array_equal(statistics(x)["scale"], 1.0)
+
+
+def test_half_precision_is_read_in_single_and_complex_numbers_are_refused():
+    assert statistics(jnp.ones((9, 2), jnp.float16))["mean"].dtype == jnp.float32
+    with pytest.raises(TypeError, match="expected real numbers, got complex64"):
+        statistics(jnp.ones((9, 2), jnp.complex64))

@@ -87,3 +87,27 @@ def test_data_without_an_axis_of_draws_are_refused(name: str, simulator) -> None
         ValueError, match=rf"{name}\(iid=True\): expected arrays whose leading axis"
     ):
         METHODS[name].init(jax.random.key(0), PRIOR, some(4, simulator))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_another_number_of_draws_is_observed(name: str) -> None:
+    """What is learned is one draw's: an observation may have more, or fewer."""
+    method, simulations = METHODS[name], some(50)
+    variables = jax.jit(lambda key: method.init(key, PRIOR, simulations))(jax.random.key(0))
+    data = jaxsbi.base.DataSpec.of(simulations.x, batched=True)
+    posterior = jaxsbi.Posterior(variables, PRIOR, method, data)
+    x = first(simulations.x)
+    for n in (1, 3, 2 * MEMBERS):
+        several = jax.tree.map(lambda a, n=n: jnp.resize(a, (n, *a.shape[1:])), x)
+        each = posterior.log_prob({"theta": jnp.array(0.3)}, several)
+        ones = [
+            posterior.log_prob(
+                {"theta": jnp.array(0.3)}, jax.tree.map(lambda a, i=i: a[i : i + 1], several)
+            )
+            for i in range(n)
+        ]
+        prior = PRIOR.log_prob({"theta": jnp.array(0.3)})
+        np.testing.assert_allclose(each, prior + sum(one - prior for one in ones), rtol=1e-4)
+    ragged = {"level": x["level"], "noise": x["noise"][:2]}
+    with pytest.raises(ValueError, match=r"observation.*: expected shape"):
+        posterior.log_prob({"theta": jnp.array(0.3)}, ragged)
