@@ -17,7 +17,7 @@ from jaxsbi.densities.mixed import parts
 from jaxsbi.methods import gradients, likelihood
 from jaxsbi.methods.features import first, standardize, statistics
 from jaxsbi.methods.members import all_members, count_members
-from jaxsbi.methods.scores import fit_scores, spread
+from jaxsbi.methods.scores import HEAVY_LAW, fit_scores, spread
 from jaxsbi.priors import Prior
 from jaxsbi.samplers import smc
 
@@ -202,7 +202,8 @@ def _standardized(kept: Variables, x: Data) -> Parts:
 def _measured(x: Array) -> dict[str, Any]:
     """Return the moments of floats `(n, p)`, and their normal scores once they are standardised."""
     moments = statistics(x)
-    return {**moments, **fit_scores(jax.vmap(lambda row: standardize(moments, row))(x))}
+    standard = jax.vmap(lambda row: standardize(moments, row))(x)
+    return {**moments, **fit_scores(standard, HEAVY_LAW)}
 
 
 def nle(
