@@ -33,10 +33,17 @@ def split(simulations: Simulations, fraction: float, prior: Prior) -> tuple[Simu
             f"simulations: expected at least 4 finite ones to train and validate on, got "
             f"{valid.size} (and {invalid} that are not finite). Simulate more."
         )
-    # Others' runs may lie in the order of a grid, whose end would validate. The order is one for
-    # all: every member and method validates on the same rows, and losses compare.
-    order = np.random.default_rng(0).permutation(valid.size)
-    return taken(simulations, valid[order]), valid.size - _held_out(valid.size, fraction)
+    rows = jax.tree.map(jnp.asarray, taken(simulations, valid[order(valid.size)]))
+    return rows, valid.size - _held_out(valid.size, fraction)
+
+
+def order(rows: int) -> np.ndarray:
+    """Return the order in which valid rows are split.
+
+    Others' runs may lie in the order of a grid, whose end would validate. The order is one for all:
+    every member and method validates on the same rows, and losses compare.
+    """
+    return np.random.default_rng(0).permutation(rows)
 
 
 def usual_fraction(method: Any, rows: int) -> float:
