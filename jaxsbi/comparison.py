@@ -296,7 +296,7 @@ def _simulate(models: Models, sizes: dict[str, int], key: Key, progress: bool) -
         if n:
             part = simulate(each, prior, simulator, n, chunk_size=chunk, progress=progress)
             parts.append((np.full(n, index, float), part.x, part.weight))
-    # `fit` validates on the last rows: they must be of all models.
+    # By this key; the order in which `fit` splits rows is always the same.
     order = np.asarray(jax.random.permutation(key_order, total))
     # By NumPy, for JAX would compile a program for every combination of sizes.
     model, x, weight = jax.tree.map(
