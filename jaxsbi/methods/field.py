@@ -22,6 +22,7 @@ from jaxsbi.base import (
     Theta,
     Variables,
     check_key,
+    check_number,
     is_concrete,
 )
 from jaxsbi.fields import FieldInfo, compose, log_ratio, precision_of, widest_angle
@@ -175,8 +176,7 @@ def sample_iid(key: Key, posterior: Posterior, xs: Data, n: int) -> Theta:
             no observation or numbers that are not finite, or `n < 1`.
     """
     _check_field("sample_iid", key, posterior)
-    if not isinstance(n, int | np.integer) or n < 1:
-        raise ValueError(f"n: expected a positive integer, got {n!r}.")
+    check_number(n)
     if not all(posterior.prior.exact.values()):
         names = [name for name, exact in posterior.prior.exact.items() if not exact]
         raise ValueError(

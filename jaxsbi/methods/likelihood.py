@@ -50,7 +50,7 @@ def check_all_there(road: str, x: Data) -> None:
 def check_sampler(sampler: Any) -> None:
     """Raise a TypeError unless `sampler` can be called as one: it would be, after training."""
     try:
-        inspect.signature(sampler).bind(*"four")  # key, log_density, dim, n
+        inspect.signature(sampler).bind("key", "log_density", "dim", "n")
     except TypeError:
         name = sampler if isinstance(sampler, str) else getattr(sampler, "__name__", "")
         hint = "It is called as sampler(key, log_density, dim, n)."
