@@ -296,7 +296,7 @@ def _simulate(models: Models, sizes: dict[str, int], key: Key, progress: bool) -
         if n:
             part = simulate(each, prior, simulator, n, chunk_size=chunk, progress=progress)
             parts.append((np.full(n, index, float), part.x, part.weight))
-    # By this key; the order in which `fit` splits rows is always the same.
+    # `fit` validates on the last rows: they must be of all models.
     order = np.asarray(jax.random.permutation(key_order, total))
     # By NumPy, for JAX would compile a program for every combination of sizes.
     model, x, weight = jax.tree.map(

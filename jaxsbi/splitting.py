@@ -18,12 +18,14 @@ PREPARED = 256
 """Data sets that a fixed summary reads at once."""
 VALIDATION_ROWS = 20
 """Rows that validate at least, or a quarter of all."""
+PAIRS, ORDERED = 5_000, 6.0
+"""Neighbouring rows that are looked at, and standard errors by which they are too much alike."""
 LOOKED_AT = 1024
 """Rows of which it is looked whether the prior allows them."""
 
 
 def split(simulations: Simulations, fraction: float, prior: Prior) -> tuple[Simulations, int]:
-    """Return the valid rows, shuffled, and how many of them, the first, to train on."""
+    """Return the valid rows, and how many of them, the first, to train on."""
     check_fraction(fraction)
     check_theta(simulations, prior)
     valid = np.flatnonzero(np.asarray(simulations.weight) > 0)
@@ -33,17 +35,32 @@ def split(simulations: Simulations, fraction: float, prior: Prior) -> tuple[Simu
             f"simulations: expected at least 4 finite ones to train and validate on, got "
             f"{valid.size} (and {invalid} that are not finite). Simulate more."
         )
-    rows = jax.tree.map(jnp.asarray, taken(simulations, valid[order(valid.size)]))
+    if in_order(simulations, valid):
+        # Others' runs, on a grid or sorted: the last ones would validate at its end.
+        valid = np.random.default_rng(0).permutation(valid)
+    elif not invalid:
+        return simulations, valid.size - _held_out(valid.size, fraction)
+    # Draws are independent, so the last rows are as good a validation set as any; every member
+    # and every method then sees the same one, and their losses can be compared.
+    rows = jax.tree.map(jnp.asarray, taken(simulations, valid))
     return rows, valid.size - _held_out(valid.size, fraction)
 
 
-def order(rows: int) -> np.ndarray:
-    """Return the order in which valid rows are split.
+def in_order(simulations: Simulations, valid: np.ndarray) -> bool:
+    """Whether a parameter changes less from one valid row to the next than independent draws.
 
-    Others' runs may lie in the order of a grid, whose end would validate. The order is one for all:
-    every member and method validates on the same rows, and losses compare.
+    By von Neumann's ratio of ranks, whose standard error is that of a mean (Bartels 1982, JASA 77,
+    40): six of them below what it is for independent draws.
     """
-    return np.random.default_rng(0).permutation(rows)
+    first = np.linspace(0, valid.size - 2, min(valid.size - 1, PAIRS)).astype(int)
+    pairs = np.concatenate([valid[first], valid[first + 1]])
+    for a in simulations.theta.values():
+        values = np.asarray(a)[pairs].reshape(pairs.size, -1)
+        ranks = np.argsort(np.argsort(values, axis=0, kind="stable"), axis=0) / pairs.size
+        change = np.mean((ranks[: first.size] - ranks[first.size :]) ** 2, axis=0)
+        if np.any(change < (1.0 - ORDERED / np.sqrt(first.size)) * 2.0 * np.var(ranks, axis=0)):
+            return True
+    return False
 
 
 def usual_fraction(method: Any, rows: int) -> float:

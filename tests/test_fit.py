@@ -21,7 +21,6 @@ import pytest
 import jaxsbi
 from jaxsbi import loop
 from jaxsbi.base import configuration
-from jaxsbi.splitting import order
 
 fit_module = importlib.import_module("jaxsbi.fit")
 BACKEND = "cpu" if jax.default_backend() == "cpu" else "accelerator"
@@ -62,7 +61,6 @@ def make_simulations(n=200, seed=3):
 
 
 SIMULATIONS = make_simulations()
-ORDER = order(200)  # of which the last 20 validate
 
 
 @configuration
@@ -127,7 +125,7 @@ def test_chunks_do_not_change_the_result(plain, seconds, monkeypatch):
 
 
 def test_the_whole_validation_set_is_scored_and_the_best_variables_are_kept(plain):
-    held_out = SIMULATIONS[ORDER[180:]]
+    held_out = SIMULATIONS[180:]
     own = Line().loss(plain.posterior.variables, PRIOR, jax.random.key(0), held_out).mean()
     np.testing.assert_allclose(plain.history.best_loss, own, rtol=1e-5)
     assert np.argmin(plain.history.validation_loss) == plain.history.best_epoch - 1
@@ -142,11 +140,11 @@ def test_padding_of_validation_batches_changes_nothing(plain, monkeypatch):
 
 
 def test_statistics_come_from_the_training_part(plain):
-    other = dataclasses.replace(SIMULATIONS, x=SIMULATIONS.x.at[ORDER[180:]].add(1e3))
+    other = dataclasses.replace(SIMULATIONS, x=SIMULATIONS.x.at[180:].add(1e3))
     for fitted in (plain, fit(other)):
         statistics = fitted.posterior.variables["statistics"]
         assert statistics["rows"] == 180
-        np.testing.assert_allclose(statistics["mean"], SIMULATIONS.x[ORDER[:180]].mean(), rtol=1e-5)
+        np.testing.assert_allclose(statistics["mean"], SIMULATIONS.x[:180].mean(), rtol=1e-5)
 
 
 def test_patience_stops_and_the_best_is_not_the_last():
@@ -155,9 +153,7 @@ def test_patience_stops_and_the_best_is_not_the_last():
     assert history.stopped == "patience"
     assert history.epochs == history.best_epoch + 8 < 200
     assert history.validation_loss[-1] > history.best_loss
-    own = Line().loss(
-        fitted.posterior.variables, PRIOR, jax.random.key(0), SIMULATIONS[ORDER[180:]]
-    )
+    own = Line().loss(fitted.posterior.variables, PRIOR, jax.random.key(0), SIMULATIONS[180:])
     np.testing.assert_allclose(own.mean(), history.best_loss, rtol=1e-5)
 
 
@@ -191,11 +187,11 @@ def test_growing_data_share_one_program_of_their_capacity():
     assert first.history.num_simulations == (180, 20)
     assert more.history.num_simulations == (270, 30)
     # Repeated, rows have the same mean; the validation set is what it was.
-    held_out = SIMULATIONS[ORDER[180:]]
+    held_out = SIMULATIONS[180:]
     own = Line().loss(first.posterior.variables, PRIOR, jax.random.key(0), held_out).mean()
     np.testing.assert_allclose(first.history.best_loss, own, rtol=1e-5)
     mean = first.posterior.variables["statistics"]["mean"]
-    np.testing.assert_allclose(mean, SIMULATIONS.x[ORDER[:180]].mean(), rtol=1e-5)
+    np.testing.assert_allclose(mean, SIMULATIONS.x[:180].mean(), rtol=1e-5)
     with pytest.raises(ValueError, match="expected at least the 200 simulations"):
         fit(capacity=100)
 

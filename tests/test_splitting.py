@@ -2,11 +2,12 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 import pytest
 
 from jaxsbi import Prior, Simulations
-from jaxsbi.splitting import check_theta, split
+from jaxsbi.splitting import check_theta, in_order, split
 
 PRIOR = Prior(h=dist.Uniform(0.6, 0.8), mean=dist.Normal(jnp.zeros(2), 1.0).to_event(1))
 
@@ -47,3 +48,21 @@ def test_runs_in_the_order_of_a_grid_validate_everywhere():
     # Forty uniform numbers: the mean within four standard errors, and a wide spread.
     assert abs(float(held_out.mean()) - 0.7) < 4 * 0.18 / (12 * 40) ** 0.5
     assert float(held_out.max() - held_out.min()) > 0.14
+
+
+@pytest.mark.parametrize("n", [4, 10, 100, 5_000])
+def test_independent_draws_stay_in_their_order(n):
+    theta = jax.vmap(PRIOR.sample)(jax.random.split(jax.random.key(0), n))
+    rows = Simulations(theta, jnp.zeros((n, 3)), jnp.ones(n))
+    assert split(rows, 0.25, PRIOR)[0] is rows
+
+
+@pytest.mark.parametrize("which", ["sorted", "grid", "a part last"])
+def test_what_counts_as_order(which):
+    h = jax.random.uniform(jax.random.key(1), (1_000,), minval=0.6, maxval=0.8)
+    rows = {
+        "sorted": jnp.sort(h),
+        "grid": jnp.tile(jnp.linspace(0.6, 0.8, 20), 50),
+        "a part last": jnp.concatenate([h[h < 0.75], h[h >= 0.75]]),
+    }[which]
+    assert in_order(simulations(rows), np.arange(1_000))

@@ -156,7 +156,7 @@ class _Step:
         pool = self._pruned(found.keep, self._with(earlier, new))
         kept = int(np.sum(pool.weight > 0))
         seen, start = self._coordinates(before, pool, kept)
-        # By this step's key; the order in which `fit` splits rows is always the same.
+        # Shuffled: the last rows validate, and all steps should.
         order = np.asarray(jax.random.permutation(key_order, self.live))
         fitted = fit(
             key_fit,

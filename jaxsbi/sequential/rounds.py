@@ -256,7 +256,7 @@ def _round(
     keep = found.keep & (np.asarray(pool.weight) > 0)
     if keep.sum() < MIN_KEPT:
         keep = np.asarray(pool.weight) > 0
-    # By this round's key; the order in which `fit` splits rows is always the same.
+    # Shuffled: the last rows validate, and all rounds should.
     order = np.asarray(jax.random.permutation(key_order, len(pool)))
     index = order[keep[order]]
     kept = jax.tree.map(lambda a: np.asarray(a)[index], pool)
