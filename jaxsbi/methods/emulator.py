@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -302,7 +303,7 @@ def principal(rows: Array, count: int, blocks: list[np.ndarray]) -> Array:
         part = rows[:SEEN, block]
         _, singular, basis = jnp.linalg.svd(part, full_matrices=False)
         kept = min(count, *part.shape)
-        deviation = singular[:kept] / np.sqrt(part.shape[0])
+        deviation = singular[:kept] / math.sqrt(part.shape[0])
         deviation = jnp.maximum(deviation, SMALLEST * deviation[0])
         empty = jnp.zeros((kept, rows.shape[1]), rows.dtype)
         found.append(empty.at[:, block].set(deviation[:, None] * basis[:kept]))
