@@ -172,10 +172,9 @@ class Posterior:
     def sample_with_info(self, key: Key, x: Data, n: int) -> tuple[Theta, Any]:
         """Draw as `sample`, and return what the sampler reports (R-hat, ESS, divergences …)."""
         check_key(key)
-        check_number(n)
-        x = self.conform(x)
+        n, x = positive("n", n), self.conform(x)
         on_cpu = jax.default_backend() == "cpu" and is_concrete((self, key, x))
-        draws, info = (_sample_cpu if on_cpu else _sample)(self, key, x, int(n))
+        draws, info = (_sample_cpu if on_cpu else _sample)(self, key, x, n)
         warn = getattr(info, "warn", None)
         if warn is not None and is_concrete(info):
             warn()
@@ -194,9 +193,8 @@ class Posterior:
             ValueError: If `theta` has a missing or an extra name, or another shape.
             NotImplementedError: If the road has no density.
         """
-        theta = jax.tree.map(jnp.asarray, theta)
         # Weak types (Python's numbers) and strong ones would be compiled twice.
-        theta = jax.tree.map(lambda a: jnp.asarray(a, a.dtype), theta)
+        theta = jax.tree.map(lambda a: jnp.asarray(a, jnp.result_type(a)), theta)
         return _log_prob(self, theta, self.conform(x))
 
     def conform(self, x: Data) -> Data:
@@ -208,7 +206,7 @@ class Posterior:
             TypeError: If it has another structure or dtype.
             ValueError: If it has another shape, or is not finite.
         """
-        iid = getattr(getattr(self.method, "method", self.method), "iid", False)
+        iid = getattr(self.method, "iid", False)
         return (self.data.of_as_many(x) if iid else self.data).conform(x)
 
     def with_prior(self, new: Prior) -> Posterior:
@@ -319,10 +317,12 @@ def check_key(key: Any) -> None:
         )
 
 
-def check_number(n: Any) -> None:
-    """Raise a ValueError unless `n`, a number of draws, is a positive integer."""
-    if not isinstance(n, int | np.integer) or n < 1:
-        raise ValueError(f"n: expected a positive integer, got {n!r}.")
+def positive(name: str, value: Any) -> int:
+    """Return a positive integer, or raise a ValueError."""
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or value < 1:
+        raise ValueError(f"{name}: expected a positive integer, got {value!r}.")
+    return int(value)
 
 
 def is_concrete(tree: Any) -> bool:

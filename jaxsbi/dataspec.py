@@ -86,7 +86,7 @@ class DataSpec:
                     f"{where}: expected dtype {dtype}, got {got_dtype}. "
                     f"Convert it explicitly with x.astype({dtype!r})."
                 )
-            _check_range(where, a, dtype)
+            check_range(where, a, dtype, "Simulate with a wider dtype.")
         pairs = zip(jax.tree.leaves(x), self.leaves, strict=True)
         arrays = [jnp.asarray(a, dtype) for a, (_, _, dtype) in pairs]
         x = observed(jax.tree.unflatten(self.treedef, arrays))
@@ -108,8 +108,8 @@ def _kind(dtype: str) -> str:
     return dtype
 
 
-def _check_range(where: str, a: Any, dtype: str) -> None:
-    """Raise a ValueError for integers that the dtype of training does not hold: they would wrap."""
+def check_range(where: str, a: Any, dtype: str, advice: str) -> None:
+    """Raise a ValueError for integers that a dtype does not hold: they would wrap."""
     if _kind(dtype) != "int" or isinstance(a, jax.core.Tracer) or not np.size(a):
         return
     low, high = int(np.min(a)), int(np.max(a))
@@ -117,5 +117,5 @@ def _check_range(where: str, a: Any, dtype: str) -> None:
     if low < bounds.min or high > bounds.max:
         raise ValueError(
             f"{where}: expected integers from {bounds.min} to {bounds.max}, as {dtype} holds, got "
-            f"{low if low < bounds.min else high}. Simulate with a wider dtype."
+            f"{low if low < bounds.min else high}. {advice}"
         )

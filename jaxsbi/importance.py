@@ -18,8 +18,8 @@ from jaxsbi.base import (
     Posterior,
     Theta,
     check_key,
-    check_number,
     is_concrete,
+    positive,
     warn,
 )
 from jaxsbi.methods import likelihood
@@ -74,7 +74,7 @@ class Weighted:
             ValueError: If `n` is no positive integer.
         """
         check_key(key)
-        check_number(n)
+        positive("n", n)
         key_pick, key_order = jax.random.split(key)
         index = systematic(key_pick, jax.nn.softmax(self.log_weights), n)
         index = jax.random.permutation(key_order, index)
@@ -135,7 +135,7 @@ def importance(
             priors' parameters differ, or the target vanishes at every draw.
     """
     check_key(key)
-    check_number(n)
+    positive("n", n)
     _check(posterior, log_likelihood, prior)
     x = posterior.conform(x)
     if isinstance(log_likelihood, Posterior):

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsbi.base import Data, Simulations, Theta, warn
+from jaxsbi.dataspec import check_range
 from jaxsbi.missing import cleared, refuse_masked_arrays
 from jaxsbi.simulate import all_finite
 
@@ -310,17 +311,15 @@ def _check_precision(array: np.ndarray, dtype: np.dtype) -> None:
     Warns:
         UserWarning: If numbers of a column that differ become equal: small ones on a large offset.
     """
-    if dtype.kind in "iu":
-        bounds = np.iinfo(dtype)
-        if array.size and not (array.min() >= bounds.min and array.max() <= bounds.max):
-            raise ValueError(
-                f"from_arrays: expected integers from {bounds.min} to {bounds.max}, as {dtype} "
-                f"holds, got some from {array.min()} to {array.max()}. Pass them as floats, or "
-                "enable double precision: jax.config.update('jax_enable_x64', True)."
-            )
-    elif dtype.kind == "f" and array.ndim and len(array) > 1:
-        some = array[:PRECISION_ROWS]
-        some = some.reshape(len(some), -1)
+    check_range(
+        "from_arrays", array, str(dtype),
+        "Pass them as floats, or enable double precision: "
+        "jax.config.update('jax_enable_x64', True).",
+    )  # fmt: skip
+    if dtype.kind == "f" and array.ndim and len(array) > 1:
+        # From all over: the first of sorted rows have a spread that is none of the column's.
+        rows = np.linspace(0, len(array) - 1, min(len(array), PRECISION_ROWS)).astype(int)
+        some = array[rows].reshape(len(rows), -1)
         with np.errstate(all="ignore"):
             spread, size = np.ptp(some, 0), np.abs(some).max(0)
             lost = np.isfinite(size) & (spread > 0) & (spread < COARSE * np.finfo(dtype).eps * size)

@@ -11,7 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from jaxsbi.base import Array, Data, Key, Simulations, Simulator, Theta, check_key, warn
+from jaxsbi.base import (
+    Array,
+    Data,
+    Key,
+    Simulations,
+    Simulator,
+    Theta,
+    check_key,
+    positive,
+    warn,
+)
 from jaxsbi.missing import cleared
 from jaxsbi.priors import Prior
 
@@ -53,12 +63,9 @@ def simulate(
         ValueError: If `n < 1`, or every simulation is non-finite.
     """
     check_key(key)
-    if not isinstance(n, int | np.integer) or n < 1:
-        raise ValueError(f"n: expected a positive integer, got {n!r}.")
+    positive("n", n)
     shape = simulator_shape(prior, simulator)
-    size = _chunk_size(shape, n) if chunk_size is None else chunk_size
-    if size < 1:
-        raise ValueError(f"chunk_size: expected a positive integer, got {chunk_size!r}.")
+    size = _chunk_size(shape, n) if chunk_size is None else positive("chunk_size", chunk_size)
     keys = jax.random.split(key, n)
     run = functools.partial(_simulate_chunk, simulator, prior)
     return _in_chunks(run, keys, size, simulator, progress)

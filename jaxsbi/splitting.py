@@ -35,14 +35,14 @@ def split(simulations: Simulations, fraction: float, prior: Prior) -> tuple[Simu
             f"simulations: expected at least 4 finite ones to train and validate on, got "
             f"{valid.size} (and {invalid} that are not finite). Simulate more."
         )
-    if in_order(simulations, valid):
-        # Others' runs, on a grid or sorted: the last ones would validate at its end.
+    ordered = in_order(simulations, valid)
+    if ordered:  # others' runs, on a grid or sorted: the last ones would validate at its end
         valid = np.random.default_rng(0).permutation(valid)
-    elif not invalid:
-        return simulations, valid.size - _held_out(valid.size, fraction)
+    rows = simulations
+    if ordered or invalid:
+        rows = jax.tree.map(jnp.asarray, taken(simulations, valid))
     # Draws are independent, so the last rows are as good a validation set as any; every member
     # and every method then sees the same one, and their losses can be compared.
-    rows = jax.tree.map(jnp.asarray, taken(simulations, valid))
     return rows, valid.size - _held_out(valid.size, fraction)
 
 

@@ -195,6 +195,9 @@ def test_what_single_precision_loses_is_told():
     with pytest.warns(UserWarning, match="1 of 1 numbers differ by less than float32 can tell"):
         jaxsbi.from_arrays(theta, days)
     jaxsbi.from_arrays(theta, np.full((50, 1), 7.7))  # constants have nothing to lose
+    # Of sorted rows the first thousand are alike.
+    line = np.linspace(100.0, 101.0, 1_000_000)
+    jaxsbi.from_arrays({"mu": line}, line[:, None])
 
 
 def test_integers_beyond_the_range_are_refused():

@@ -9,8 +9,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsbi.abc.nearest import is_number, positive
-from jaxsbi.base import Array, Key, Theta, check_key, configuration, is_concrete, leaf
+from jaxsbi.abc.nearest import is_number
+from jaxsbi.base import (
+    Array,
+    Key,
+    Theta,
+    check_key,
+    configuration,
+    is_concrete,
+    leaf,
+    positive,
+)
 from jaxsbi.priors import Prior
 from jaxsbi.samplers.weights import cholesky_and_inverse, effective_size, spread
 

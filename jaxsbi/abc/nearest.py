@@ -20,6 +20,7 @@ from jaxsbi.base import (
     check_key,
     configuration,
     is_concrete,
+    positive,
 )
 from jaxsbi.priors import Prior
 from jaxsbi.simulate import CHUNK_BYTES, draw, simulator_shape
@@ -226,14 +227,6 @@ def chosen_chunk(shape: Data, n: int, asked: int | None) -> int:
 def _bytes(shape: Data) -> int:
     leaves = jax.tree.leaves(shape)
     return max(1, sum(int(np.prod(a.shape)) * a.dtype.itemsize for a in leaves))
-
-
-def positive(name: str, value: Any) -> int:
-    """Return a positive integer, or raise a ValueError."""
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not whole or value < 1:
-        raise ValueError(f"{name}: expected a positive integer, got {value!r}.")
-    return int(value)
 
 
 def is_number(value: Any) -> bool:

@@ -23,10 +23,18 @@ from jaxsbi.abc.nearest import (
     measure,
     nearest_of_prior,
     pilot_size,
-    positive,
     summarize,
 )
-from jaxsbi.base import Array, Data, Key, Simulator, Theta, is_concrete, warn
+from jaxsbi.base import (
+    Array,
+    Data,
+    Key,
+    Simulator,
+    Theta,
+    is_concrete,
+    positive,
+    warn,
+)
 from jaxsbi.priors import Prior
 from jaxsbi.simulate import _simulate_chunk
 

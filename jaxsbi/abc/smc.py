@@ -21,12 +21,20 @@ from jaxsbi.abc.nearest import (
     isolation,
     measure,
     nearest_of_prior,
-    positive,
     scan,
     summarize,
 )
 from jaxsbi.abc.rejection import check_kept, warn_of
-from jaxsbi.base import Array, Data, Key, Simulator, Theta, is_concrete, warn
+from jaxsbi.base import (
+    Array,
+    Data,
+    Key,
+    Simulator,
+    Theta,
+    is_concrete,
+    positive,
+    warn,
+)
 from jaxsbi.missing import cleared
 from jaxsbi.priors import Prior
 from jaxsbi.samplers.weights import effective_size

@@ -17,6 +17,7 @@ from jaxsbi.base import (
     Variables,
     check_key,
     configuration,
+    positive,
 )
 from jaxsbi.compression.objective import Objective
 from jaxsbi.methods.features import init_context, read_context
@@ -137,8 +138,7 @@ def at_fiducial(
         axis of parameters before those of the data, in the order in which JAX flattens theta.
     """
     check_key(key)
-    if n < 1:
-        raise ValueError(f"n: expected a positive integer, got {n!r}.")
+    positive("n", n)
     theta = {name: jnp.asarray(a, float) for name, a in theta.items()}
     rows = {name: jnp.broadcast_to(a, (n, *a.shape)) for name, a in theta.items()}
 

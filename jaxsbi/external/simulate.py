@@ -11,7 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from jaxsbi.base import Data, Key, Simulations, check_key, warn
+from jaxsbi.base import (
+    Data,
+    Key,
+    Simulations,
+    check_key,
+    positive,
+    warn,
+)
 from jaxsbi.draws import Block, Record, parameters, seeds
 from jaxsbi.external import driver, results
 from jaxsbi.external.driver import Draw
@@ -115,8 +122,7 @@ def _check(
             f"{type(executor).__name__}. For Dask, pass client.get_executor()."
         )
     for name, value in (("n", n), ("workers", 1 if workers is None else workers)):
-        if not isinstance(value, int | np.integer) or value < 1:
-            raise ValueError(f"{name}: expected a positive integer, got {value!r}.")
+        positive(name, value)
     if retries < 0 or (timeout is not None and timeout <= 0):
         raise ValueError(
             "retries and timeout: expected no negative number and a positive one, got "

@@ -16,7 +16,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsbi import latent
-from jaxsbi.base import Array, Data, DataSpec, Key, Posterior, Theta, check_key, is_concrete
+from jaxsbi.base import (
+    Array,
+    Data,
+    DataSpec,
+    Key,
+    Posterior,
+    Theta,
+    check_key,
+    is_concrete,
+    positive,
+)
 from jaxsbi.fields import widest_angle
 from jaxsbi.methods.ensemble import Ensemble
 from jaxsbi.methods.joint import Joint, apply, tokens
@@ -64,8 +74,7 @@ def conditional(
             parameters are given: z of one parameter then depends on the others.
     """
     check_key(key)
-    if not isinstance(n, int | np.integer) or n < 1:
-        raise ValueError(f"n: expected a positive integer, got {n!r}.")
+    positive("n", n)
     _check(posterior, observed, given=given)
     theta, known = _parameters(posterior.prior, given.get("theta", {}))
     _check_support(posterior.prior, theta)

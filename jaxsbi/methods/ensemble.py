@@ -41,6 +41,11 @@ class Ensemble:
         )
 
     @property
+    def iid(self) -> bool:
+        """Whether the members read any number of independent draws."""
+        return getattr(self.method, "iid", False)
+
+    @property
     def sampler(self) -> Any:
         """The members' sampler, where the road has one."""
         return self.method.sampler

@@ -22,8 +22,8 @@ from jaxsbi.base import (
     Theta,
     Variables,
     check_key,
-    check_number,
     is_concrete,
+    positive,
 )
 from jaxsbi.fields import FieldInfo, compose, log_ratio, precision_of, widest_angle
 from jaxsbi.methods.features import init_context, read_context
@@ -176,7 +176,7 @@ def sample_iid(key: Key, posterior: Posterior, xs: Data, n: int) -> Theta:
             no observation or numbers that are not finite, or `n < 1`.
     """
     _check_field("sample_iid", key, posterior)
-    check_number(n)
+    positive("n", n)
     if not all(posterior.prior.exact.values()):
         names = [name for name, exact in posterior.prior.exact.items() if not exact]
         raise ValueError(

@@ -176,7 +176,7 @@ class _Step:
             kept=kept,
             posterior=fitted.posterior,
             history=fitted.history,
-            x=fitted.posterior.data.conform(self.x),
+            x=fitted.posterior.conform(self.x),
         )
         return done, pool
 

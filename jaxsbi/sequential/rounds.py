@@ -278,7 +278,7 @@ def _round(
         kept=len(index),
         posterior=fitted.posterior,
         history=fitted.history,
-        x=fitted.posterior.data.conform(x),
+        x=fitted.posterior.conform(x),
     )
 
 

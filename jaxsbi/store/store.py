@@ -17,7 +17,16 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from jaxsbi.base import Array, Data, Key, Simulations, Simulator, Theta, check_key
+from jaxsbi.base import (
+    Array,
+    Data,
+    Key,
+    Simulations,
+    Simulator,
+    Theta,
+    check_key,
+    positive,
+)
 from jaxsbi.draws import STATUSES, Block, Record, draw_key
 from jaxsbi.external import results
 from jaxsbi.external.results import Template
@@ -89,8 +98,7 @@ class Store:
                 proposal has other parameters.
         """
         check_key(key)
-        if not isinstance(chunk, int | np.integer) or chunk < 1:
-            raise ValueError(f"chunk: expected a positive integer, got {chunk!r}.")
+        positive("chunk", chunk)
         law = prior if proposal is None else proposal
         if (law.names, law.shapes) != (prior.names, prior.shapes):
             raise ValueError(f"proposal: expected parameters {prior.shapes}, got {law.shapes}.")
@@ -230,8 +238,7 @@ class Store:
         n: int,
         progress: bool,
     ) -> None:
-        if not isinstance(n, int | np.integer) or n < 1:
-            raise ValueError(f"n: expected a positive integer, got {n!r}.")
+        positive("n", n)
         last, chunks, arrays = -(-int(n) // self.chunk), self._chunks, self._arrays
 
         def length() -> int:

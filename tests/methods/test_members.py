@@ -108,6 +108,13 @@ def test_another_number_of_draws_is_observed(name: str) -> None:
         ]
         prior = PRIOR.log_prob({"theta": jnp.array(0.3)})
         np.testing.assert_allclose(each, prior + sum(one - prior for one in ones), rtol=1e-4)
+    pair = jaxsbi.Posterior(
+        jax.tree.map(lambda a: jnp.stack([a, a]), variables),
+        PRIOR,
+        jaxsbi.methods.Ensemble(method=method, size=2),
+        data,
+    )
+    np.testing.assert_allclose(pair.log_prob({"theta": jnp.array(0.3)}, several), each, rtol=1e-4)
     ragged = {"level": x["level"], "noise": x["noise"][:2]}
     with pytest.raises(ValueError, match=r"observation.*: expected shape"):
         posterior.log_prob({"theta": jnp.array(0.3)}, ragged)
