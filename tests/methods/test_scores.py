@@ -120,6 +120,8 @@ def test_outliers_do_not_decide_a_learned_likelihood(key):
         mean = jnp.sum(weight * grid)
         width = jnp.sqrt(jnp.sum(weight * (grid - mean) ** 2))
         draws = posterior.sample(key_one, at, 2_000)["mu"]
-        # Without scores it learned nothing: means 5 to 8 widths away, 4 times as wide.
-        assert abs(float(jnp.mean(draws) - mean)) < 1.0 * float(width)
-        assert float(jnp.std(draws)) < 2.0 * float(width)
+        # Over five keys the errors of the mean have a standard deviation of 0.34 widths, and the
+        # ratio of the widths is 1.44 +- 0.28: four of them are allowed. Without scores it learned
+        # nothing: means 5 to 8 widths away, 4 times as wide.
+        assert abs(float(jnp.mean(draws) - mean)) < 1.4 * float(width)
+        assert float(jnp.std(draws)) < 2.6 * float(width)
