@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsbi.dataspec import DataSpec as DataSpec
+from jaxsbi.reach import Reach
 from jaxsbi.support import warn_beyond
 from jaxsbi.workarounds import register, register_dataclass
 
@@ -145,12 +146,15 @@ class Posterior:
         prior: The prior of the training simulations; it defines the latent coordinates.
         method: The configuration of the road.
         data: The structure of one observation.
+        reach: How far the simulations of training reach: who samples for an observation beyond
+            them is warned.
     """
 
     variables: Variables
     prior: Prior
     method: Method
     data: DataSpec = dataclasses.field(metadata={"static": True})
+    reach: Reach | None = None
 
     def sample(self, key: Key, x: Data, n: int) -> Theta:
         """Draw `n` parameter sets for one observation.
@@ -166,6 +170,9 @@ class Posterior:
         Raises:
             TypeError: If the key is not a typed key, or `x` has another structure or dtype.
             ValueError: If `x` has another shape or is not finite, or `n < 1`.
+
+        Warns:
+            UserWarning: If a number of `x` lies far beyond all simulations of training.
         """
         return self.sample_with_info(key, x, n)[0]
 
@@ -173,6 +180,7 @@ class Posterior:
         """Draw as `sample`, and return what the sampler reports (R-hat, ESS, divergences …)."""
         check_key(key)
         n, x = positive("n", n), self.conform(x)
+        self.warn_beyond(x)
         on_cpu = jax.default_backend() == "cpu" and is_concrete((self, key, x))
         draws, info = (_sample_cpu if on_cpu else _sample)(self, key, x, n)
         warn = getattr(info, "warn", None)
@@ -208,6 +216,11 @@ class Posterior:
         """
         iid = getattr(self.method, "iid", False)
         return (self.data.of_as_many(x) if iid else self.data).conform(x)
+
+    def warn_beyond(self, x: Data) -> None:
+        """Warn, outside of jit, of an observation far beyond the simulations of training."""
+        if self.reach is not None and is_concrete((self.reach, x)):
+            self.reach.warn(x)
 
     def with_prior(self, new: Prior) -> Posterior:
         """Return the posterior under another prior, without new training; warn of a wider one.

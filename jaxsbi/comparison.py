@@ -114,8 +114,11 @@ class Comparison:
 
         Raises:
             TypeError, ValueError: If `x` is not a data set as the simulators return it.
+
+        Warns:
+            UserWarning: If a number of `x` lies far beyond all simulations.
         """
-        values = jnp.exp(_log_probabilities(self, self.posterior.conform(x)))
+        values = jnp.exp(_log_probabilities(self, self._observation(x)))
         return dict(zip(self.names, values, strict=True))
 
     def log_bayes_factors(self, x: Data, reference: str | None = None) -> dict[str, Array]:
@@ -135,9 +138,14 @@ class Comparison:
         """
         if reference is not None and reference not in self.names:
             raise ValueError(f"reference: expected one of {list(self.names)}, got {reference!r}.")
-        log_p = _log_probabilities(self, self.posterior.conform(x)) - self.log_weights
+        log_p = _log_probabilities(self, self._observation(x)) - self.log_weights
         base = 0 if reference is None else self.names.index(reference)
         return dict(zip(self.names, log_p - log_p[base], strict=True))
+
+    def _observation(self, x: Data) -> Data:
+        x = self.posterior.conform(x)
+        self.posterior.warn_beyond(x)
+        return x
 
     def check(self, key: Key, models: Models, n: int = 2000) -> ComparisonCheck:
         """Check the probabilities on `n` fresh simulations of models drawn from their prior.

@@ -23,7 +23,6 @@ from jaxsbi import devices, loop
 from jaxsbi.base import (
     ONCE_OPTIONS,
     Array,
-    DataSpec,
     Fitted,
     Key,
     Method,
@@ -145,7 +144,7 @@ def fit(
     getattr(method, "check", lambda rows: None)(simulations)
     check_there(rows)
     used = (cut, len(rows) - cut)
-    num_invalid = len(simulations) - len(rows)
+    x, num_invalid = rows.x, len(simulations) - len(rows)
     if capacity is not None:
         rows, cut = repeated(rows, cut, capacity, validation_fraction)
     plan = sizes(cut, len(rows) - cut)
@@ -157,8 +156,7 @@ def fit(
     if refit and not outcome.interrupted:
         outcome, kept = _refit(train, outcome, plan, len(rows), key, second)
     history = loop.history(outcome, plan, used, num_invalid)
-    data = DataSpec.of(simulations.x, batched=True)
-    return loop.fitted(method, prior, data, ensemble, kept, history)
+    return loop.fitted(method, prior, x, ensemble, kept, history)
 
 
 def _check_stored(store: Stored, prior: Prior, refit: bool, capacity: int | None) -> None:
@@ -205,7 +203,8 @@ def _fit_stored(
         patience=plan.patience * windows.in_a_pass,
     )
     _, validation = _parts(method, prior, kept.rows, 0, plan.evaluation_batch)
-    first = valid(windows.read(0))
+    drawn = windows.drawn(0)
+    first = valid(windows.seen(drawn))
     check_there(first)
     outcome = loop.train(
         method,
@@ -221,8 +220,7 @@ def _fit_stored(
         path,
     )
     history = loop.history(outcome, plan, (cut, len(kept.rows)), invalid)
-    data = DataSpec.of(kept.rows.x, batched=True)
-    return loop.fitted(method, prior, data, ensemble, outcome.state, history)
+    return loop.fitted(method, prior, valid(drawn).x, ensemble, outcome.state, history)
 
 
 def _chosen(

@@ -138,6 +138,7 @@ def importance(
     positive("n", n)
     _check(posterior, log_likelihood, prior)
     x = posterior.conform(x)
+    posterior.warn_beyond(x)
     if isinstance(log_likelihood, Posterior):
         result = _by_posterior(posterior, prior, log_likelihood, key, x, int(n))
     else:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from jaxsbi import checkpoint, devices
 from jaxsbi.base import (
     Array,
+    Data,
     DataSpec,
     Fitted,
     History,
@@ -33,6 +34,7 @@ from jaxsbi.interrupt import Interrupt
 from jaxsbi.methods.ensemble import Ensemble
 from jaxsbi.networks.seeding import check_modules
 from jaxsbi.priors import Prior
+from jaxsbi.reach import Reach
 from jaxsbi.training import PROGRAMS, Plan, Source, TrainState
 from jaxsbi.windows import Windows
 
@@ -267,18 +269,20 @@ def _check_finite(state: TrainState, plan: Plan) -> None:
 def fitted(
     method: Method,
     prior: Prior,
-    data: DataSpec,
+    x: Data,
     ensemble: int | None,
     state: TrainState,
     history: History,
 ) -> Fitted:
-    """Return the posterior of what was kept, and the history."""
+    """Return the posterior of what was kept, and the history; `x` are data of training."""
     variables = {"params": state.best, "statistics": state.statistics}
     if ensemble is None:
         variables = _only(variables)
     else:
         method = Ensemble(method=method, size=ensemble)
-    return Fitted(Posterior(variables, prior, method, data), history)
+    data = DataSpec.of(x, batched=True)
+    reach = Reach.of(x, members=getattr(method, "iid", False))
+    return Fitted(Posterior(variables, prior, method, data, reach), history)
 
 
 def history(

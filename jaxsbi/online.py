@@ -17,7 +17,6 @@ from jaxsbi import checkpoint as checkpoints
 from jaxsbi import devices, loop
 from jaxsbi.base import (
     Data,
-    DataSpec,
     Fitted,
     Key,
     Method,
@@ -30,7 +29,7 @@ from jaxsbi.missing import cleared
 from jaxsbi.priors import Prior
 from jaxsbi.simulate import all_finite, draw, report, simulator_shape
 from jaxsbi.splitting import check_there, clean, seen, split
-from jaxsbi.training import Plan, Stream
+from jaxsbi.training import Plan
 from jaxsbi.workarounds import register_dataclass
 
 STEPS = 100
@@ -163,9 +162,9 @@ def fit_online(
     path = checkpoints.file_in(checkpoints.folder_at(checkpoint), "training")
     key_first, key_validation, key_fit = jax.random.split(key, 3)
     source, other, law = _streams(method, prior, simulator)
-    first = _made(source, key_first, FIRST, law)
+    first, x = _made(source, key_first, FIRST, law)
     check_there(first)
-    held_out = _made(other, key_validation, VALIDATION, law)
+    held_out, _ = _made(other, key_validation, VALIDATION, law)
     plan = _plan(num_steps, batch_size, len(held_out), optimizer is not None, mesh)
     if optimizer is None:
         optimizer = loop.default_optimizer(plan.steps * plan.max_epochs)
@@ -186,8 +185,7 @@ def fit_online(
     used = int(np.sum(state.epoch)) * plan.steps * batch_size
     missed = int(np.sum(state.invalid))
     history = loop.history(outcome, plan, (used - missed, len(held_out)), missed)
-    data = DataSpec.of(jax.eval_shape(lambda k: source.draws(k, 1).x, key), batched=True)
-    return loop.fitted(method, prior, data, ensemble, state, history)
+    return loop.fitted(method, prior, x, ensemble, state, history)
 
 
 def _plan(num_steps: int, batch: int, held_out: int, trees: bool, mesh: Mesh | None) -> Plan:
@@ -222,13 +220,16 @@ def _streams(
     return stream, stream, simulator
 
 
-def _made(stream: Stream, key: Key, n: int, law: Simulator | Noise) -> Simulations:
-    """Return what is finite of `n` rows."""
-    rows = jax.tree.map(np.asarray, _batch(stream, key, n))
+def _made(
+    stream: _Simulated | _Noisy, key: Key, n: int, law: Simulator | Noise
+) -> tuple[Simulations, Data]:
+    """Return what is finite of `n` rows, as `loss` sees them, and their data as they were made."""
+    rows, x = jax.tree.map(np.asarray, _batch(stream, key, n))
     report(rows.weight > 0, law)
-    return jax.tree.map(lambda a: jnp.asarray(a[rows.weight > 0]), rows)
+    return jax.tree.map(lambda a: jnp.asarray(a[rows.weight > 0]), (rows, x))
 
 
 @functools.partial(jax.jit, static_argnames="n")
-def _batch(stream: Stream, key: Key, n: int) -> Simulations:
-    return stream.batch(key, n)
+def _batch(stream: _Simulated | _Noisy, key: Key, n: int) -> tuple[Simulations, Data]:
+    rows = stream.draws(key, n)
+    return clean(seen(stream.method, stream.prior, rows)), rows.x

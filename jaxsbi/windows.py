@@ -166,14 +166,21 @@ class Windows:
 
     def read(self, number: int) -> Simulations:
         """Return a window, as `loss` sees it."""
+        return self.seen(self.drawn(number))
+
+    def seen(self, rows: Simulations) -> Simulations:
+        """Return draws as `loss` sees them."""
+        return _seen(self._method, self._prior, rows)
+
+    def drawn(self, number: int) -> Simulations:
+        """Return a window, as it lies in the store."""
         turn, place = divmod(number, self.in_a_pass)
         order = np.random.default_rng([*self._seed, turn]).permutation(self.units)
         parts = [
             self._store.simulations(slice(i * self.unit, (i + 1) * self.unit))
             for i in order[place * self.together : (place + 1) * self.together].tolist()
         ]
-        rows = jax.tree.map(lambda *a: np.concatenate(a), *parts)
-        return _seen(self._method, self._prior, rows)
+        return jax.tree.map(lambda *a: np.concatenate(a), *parts)
 
 
 @jax.jit

@@ -13,7 +13,7 @@ MAX_FUNCTION_LINES = 60
 # Imports go one way: a room may import its own group and the groups before it.
 GROUPS = (
     ("workarounds", "missing", "support"),
-    ("dataspec",),
+    ("dataspec", "reach"),
     ("base", "batching", "devices", "disk", "fingerprint", "interop", "interrupt"),
     ("checkpoint",),
     ("latent", "priors", "recentred", "simulate", "draws"),

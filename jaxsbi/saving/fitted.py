@@ -16,6 +16,7 @@ import numpy as np
 from jaxsbi.base import DataSpec, Fitted, History, Method, Posterior
 from jaxsbi.disk import versions
 from jaxsbi.priors import Prior
+from jaxsbi.reach import Reach
 from jaxsbi.recentred import Recentred
 from jaxsbi.saving import folder as files
 from jaxsbi.saving.decode import Decoder
@@ -23,6 +24,10 @@ from jaxsbi.saving.encode import Encoder
 from jaxsbi.saving.registry import Supplied
 
 PARTS = ("method", "prior", "data", "variables", "history")
+ADDED = ("reach",)
+"""Parts that files of older versions do not have."""
+ARRAYS = ("variables", "reach")
+"""Parts whose numbers are in the file of arrays."""
 FRAME = ("format", "version", "sha256", "versions", "arrays")
 
 
@@ -57,10 +62,11 @@ def save(path: str | os.PathLike[str], fitted: Fitted, *, types: Iterable[type] 
         "data": _structs(posterior.data),
         "variables": posterior.variables,
         "history": fitted.history,
+        "reach": posterior.reach,
     }
     content: dict[str, Any] = {"versions": versions()}
-    for name in PARTS:
-        encoder.inline = name != "variables"
+    for name in (*PARTS, *ADDED):
+        encoder.inline = name not in ARRAYS
         content[name] = encoder.encode(values[name], name)
     files.write(Path(os.path.abspath(path)), content, encoder.arrays)
 
@@ -112,19 +118,21 @@ def load(
 
 
 def _rebuild(document: dict[str, Any], decoder: Decoder, prior: Prior | None) -> Fitted:
-    found = decoder.known(document, (*FRAME, *PARTS), "the file")
+    found = decoder.known(document, (*FRAME, *PARTS, *ADDED), "the file")
     if missing := [name for name in PARTS if name not in found]:
         raise ValueError(f"expected the parts {list(PARTS)}, got none named {missing}")
     method, saved, data, variables, history = (decoder.decode(found[n], n) for n in PARTS)
+    reach = decoder.decode(found["reach"], "reach") if "reach" in found else None
     for name, value, cls in (
         ("method", method, Method),
         ("variables", variables, dict),
         ("history", history, History),
+        ("reach", reach, Reach if reach is not None else type(None)),
     ):
         if not isinstance(value, cls):
             raise ValueError(f"{name}: expected a {cls.__name__}, got {type(value).__name__}")
     decoder.finish()
-    posterior = Posterior(variables, _with_model(saved, prior), method, _spec(data))
+    posterior = Posterior(variables, _with_model(saved, prior), method, _spec(data), reach)
     return Fitted(jax.tree.map(_on_device, posterior), history)
 
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from jaxsbi import disk
 
 FORMAT = "jaxsbi fitted"
-VERSION = (1, 3)
+VERSION = (1, 4)
 """Of the format. A newer minor version has more fields, which older ones may ignore; a newer major
 version cannot be read by older ones."""
 JSON = "posterior.json"

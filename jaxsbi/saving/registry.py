@@ -26,6 +26,7 @@ from jaxsbi import (
 from jaxsbi.base import History
 from jaxsbi.latent import Route
 from jaxsbi.priors import Prior
+from jaxsbi.reach import Reach
 from jaxsbi.recentred import Recentred
 
 ROOMS = (abc, compression, densities, fields, methods, networks, noise, samplers, sequential)
@@ -98,7 +99,8 @@ def is_nnx(cls: Any) -> bool:
 @functools.cache
 def _known() -> dict[str, type]:
     """Return jaxsbi's and NumPyro's types; rooms have names of their own, so names are unique."""
-    found: dict[str, type] = {c.__name__: c for c in (History, Prior, Recentred, Route, Supplied)}
+    own = (History, Prior, Reach, Recentred, Route, Supplied)
+    found: dict[str, type] = {c.__name__: c for c in own}
     for room in ROOMS:
         short = room.__name__.removeprefix("jaxsbi.")
         for name, value in vars(room).items():
