@@ -198,9 +198,11 @@ class Posterior:
         it is `log p(x | theta) + log p(theta)` up to a constant that depends on `x` only.
 
         Raises:
+            TypeError: If `theta` is no dict.
             ValueError: If `theta` has a missing or an extra name, or another shape.
             NotImplementedError: If the road has no density.
         """
+        theta = self.prior.check(theta)
         # Weak types (Python's numbers) and strong ones would be compiled twice.
         theta = jax.tree.map(lambda a: jnp.asarray(a, jnp.result_type(a)), theta)
         return _log_prob(self, theta, self.conform(x))

@@ -58,12 +58,19 @@ def from_arrays(theta: Mapping[str, Any], x: Data, weight: Any = None) -> Simula
         weight: Shape `(n,)`, 0 for runs to leave out; 1 by default.
 
     Raises:
+        TypeError: If `theta` is no dict.
         ValueError: If the arrays do not have the same number of rows, there are none or lists of
-            data sets in their place, no row is finite, or one is a masked array of NumPy's.
+            data sets in their place, no row is finite, a weight is negative or NaN, or one is a
+            masked array of NumPy's.
 
     Warns:
         UserWarning: If some rows are not finite; they have weight 0.
     """
+    if not isinstance(theta, Mapping):
+        raise TypeError(
+            "from_arrays: theta: expected a dict of named parameters, as the prior names them, got "
+            f'{type(theta).__name__}. Pass {{"name": column, …}}.'
+        )
     refuse_masked_arrays("from_arrays: x", x)
     refuse_masked_arrays("from_arrays: theta", theta, "Leave out runs of unknown parameters.")
     theta = {name: _on_device(a) for name, a in theta.items()}
@@ -86,6 +93,11 @@ def from_arrays(theta: Mapping[str, Any], x: Data, weight: Any = None) -> Simula
     given = jnp.ones(n) if weight is None else jnp.asarray(weight, float)
     if given.shape != (n,):
         raise ValueError(f"from_arrays: expected weight of shape ({n},), got {given.shape}.")
+    if not bool(jnp.all(given >= 0)):
+        raise ValueError(
+            "from_arrays: weight: expected 1 for runs to train on and 0 for others, got negative "
+            "numbers or NaN."
+        )
     valid = np.asarray(jax.vmap(all_finite)((theta, x)))
     if not valid.any():
         raise ValueError(

@@ -28,6 +28,7 @@ def split(simulations: Simulations, fraction: float, prior: Prior) -> tuple[Simu
     """Return the valid rows, and how many of them, the first, to train on."""
     check_fraction(fraction)
     check_theta(simulations, prior)
+    _check_finite(simulations)
     valid = np.flatnonzero(np.asarray(simulations.weight) > 0)
     invalid = len(simulations) - valid.size
     if valid.size < 4:
@@ -44,6 +45,25 @@ def split(simulations: Simulations, fraction: float, prior: Prior) -> tuple[Simu
     # Draws are independent, so the last rows are as good a validation set as any; every member
     # and every method then sees the same one, and their losses can be compared.
     return rows, valid.size - _held_out(valid.size, fraction)
+
+
+def _check_finite(simulations: Simulations) -> None:
+    """Raise a ValueError if a row that counts is not finite: of one alone the loss becomes NaN.
+
+    Those of `simulate` and `from_arrays` have weight 0.
+    """
+    used = np.asarray(simulations.weight) > 0
+    for place, part in (("theta", simulations.theta), ("x", missing.cleared(simulations.x))):
+        for path, a in jax.tree_util.tree_flatten_with_path(part)[0]:
+            a = np.asarray(a).reshape(used.size, -1)
+            finite = np.isfinite(a).all() or np.isfinite(a).all(1)
+            bad = int(np.sum(used & ~finite))
+            if bad:
+                raise ValueError(
+                    f"simulations.{place}{jax.tree_util.keystr(path)}: expected finite numbers "
+                    f"where weight > 0, got NaN or infinity in {bad} of {used.size} rows. Make "
+                    "them by jaxsbi.from_arrays(theta, x), which leaves such rows out."
+                )
 
 
 def in_order(simulations: Simulations, valid: np.ndarray) -> bool:
@@ -148,6 +168,8 @@ def check_theta(simulations: Simulations, prior: Prior) -> None:
         )
     missing.refuse_masked_arrays("simulations.x", simulations.x)
     leaves = jax.tree.leaves(simulations)
+    if not jax.tree.leaves(simulations.x):
+        raise ValueError(f"simulations.x: expected arrays, got {simulations.x!r}.")
     ragged = any(isinstance(a, np.ndarray) and a.dtype.hasobject for a in leaves)
     rows = set() if ragged else {jnp.shape(a)[0] for a in leaves}
     if ragged or len(rows) > 1:

@@ -12,6 +12,7 @@ import numpyro.distributions as dist
 import pytest
 
 import jaxsbi
+from jaxsbi import densities, fields, networks
 from jaxsbi.base import DataSpec, configuration
 
 PRIOR = jaxsbi.Prior(
@@ -180,7 +181,8 @@ def test_many_keys_are_mapped_over(posterior, key):
         ),
         (THETA | {"mean": jnp.zeros(3)}, ValueError, r"'mean'.*expected shape \(2,\), got \(3,\)"),
         (THETA | {"width": jnp.ones(5)}, ValueError, r"'width'.*got \(5,\).*jax.vmap"),
-        (jnp.zeros(3), TypeError, r"theta: expected a dict with the names"),
+        (jnp.zeros(3), TypeError, r"theta: expected a dict with the names.*got Array"),
+        (0.3, TypeError, r"theta: expected a dict with the names.*got float"),
     ],
 )
 def test_theta_has_the_priors_names_and_shapes(posterior, theta, error, message):
@@ -209,14 +211,37 @@ def test_another_prior_must_have_the_same_parameters():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: jaxsbi.nre(contrasts=0), r"contrasts >= 1 .*got contrasts=0"),
-        (lambda: jaxsbi.nre(odds=0.0), r"odds > 0, got .*odds=0.0"),
+        (lambda: jaxsbi.nre(contrasts=0), r"contrasts: expected a positive integer, got 0"),
+        (lambda: jaxsbi.nre(contrasts=2.5), r"contrasts: expected a positive integer, got 2.5"),
+        (lambda: jaxsbi.nre(odds=0.0), r"odds > 0, got 0.0"),
+        (lambda: densities.MaskedAutoregressive(layers=0), r"layers >= 1, got 0"),
+        (lambda: densities.SplineAutoregressive(layers=0), r"layers >= 1, got 0"),
+        (lambda: densities.MaskedLogisticMixture(components=0), r"components >= 1, got 0"),
         (lambda: jaxsbi.samplers.nuts(chains=1), r"chains >= 2.*got chains=1"),
         (lambda: jaxsbi.samplers.nuts(warmup=3), r"warmup >= 20.*warmup=3"),
     ],
 )
 def test_an_impossible_configuration_is_refused(make, message):
     with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: jaxsbi.npe(density=networks.MLP(8)), r"npe: .*density.* got MultilayerPer"),
+        (lambda: jaxsbi.npe(density=densities.SplineCoupling), r"got SplineCoupling. Make one"),
+        (lambda: jaxsbi.nle(density=networks.MLP(8)), r"nle: .*density.* got MultilayerPer"),
+        (lambda: jaxsbi.nre(classifier=densities.Gaussian()), r"classifier .* got GaussianMixt"),
+        (lambda: jaxsbi.nre(classifier=networks.ResNet), r"classifier .* got "),
+        (lambda: jaxsbi.npse(field=networks.MLP(8)), r"field: .* got MultilayerPerceptron"),
+        (lambda: jaxsbi.fmpe(field=3), r"field: .* got int"),
+        (lambda: jaxsbi.fmpe(field=fields.ResidualField), r"field: .* got ResidualField"),
+        (lambda: jaxsbi.joint(network=fields.ResidualField()), r"network: .* got ResidualField"),
+    ],
+)
+def test_a_network_of_another_kind_is_refused(make, message):
+    with pytest.raises(TypeError, match=message):
         make()
 
 
@@ -235,3 +260,42 @@ def test_ragged_data_without_a_mask_are_refused():
         rows = jaxsbi.Simulations({"a": jnp.zeros(10)}, x, jnp.ones(10))
         with pytest.raises(ValueError, match=r"same number of rows.*networks\.pad"):
             jaxsbi.fit(jax.random.key(0), jaxsbi.npe(), prior, rows, progress=False)
+
+
+@pytest.mark.parametrize(("place", "name"), [("theta", "'a'"), ("x", "'y'")])
+def test_rows_that_count_are_finite(place, name):
+    """Hand-made simulations: `simulate` and `from_arrays` give such rows weight 0."""
+    prior = jaxsbi.Prior(a=dist.Normal())
+    theta, x = {"a": jnp.zeros(10)}, {"y": jnp.zeros((10, 2))}
+    bad = {"theta": {"a": theta["a"].at[3].set(jnp.nan)}, "x": {"y": x["y"].at[3].set(jnp.inf)}}
+    rows = jaxsbi.Simulations(**({"theta": theta, "x": x, "weight": jnp.ones(10)} | {
+        place: bad[place]
+    }))  # fmt: skip
+    with pytest.raises(ValueError, match=rf"{place}\[{name}\].* in 1 of 10 rows.*from_arrays"):
+        jaxsbi.fit(jax.random.key(0), jaxsbi.npe(), prior, rows, progress=False)
+
+
+def test_simulations_have_data():
+    prior = jaxsbi.Prior(a=dist.Normal())
+    rows = jaxsbi.Simulations({"a": jnp.zeros(10)}, {}, jnp.ones(10))
+    with pytest.raises(ValueError, match=r"simulations.x: expected arrays, got \{\}"):
+        jaxsbi.fit(jax.random.key(0), jaxsbi.npe(), prior, rows, progress=False)
+
+
+@pytest.mark.parametrize("weight", [-1.0, float("nan")])
+def test_weights_of_runs_are_not_negative(weight):
+    with pytest.raises(ValueError, match=r"weight: expected 1 .* negative"):
+        jaxsbi.from_arrays({"a": np.zeros(5)}, np.zeros(5), weight=np.full(5, weight))
+
+
+def test_runs_have_named_parameters():
+    with pytest.raises(TypeError, match=r"from_arrays: theta: expected a dict.*got ndarray"):
+        jaxsbi.from_arrays(np.zeros(5), np.zeros(5))
+
+
+@pytest.mark.parametrize("value", [-jnp.inf, jnp.nan])
+def test_rejection_says_that_there_is_no_posterior(key, value):
+    sampler = jaxsbi.samplers.rejection(batch=100, rounds=2)
+    _, info = sampler(key, lambda z: value + 0.0 * z[0], 1, 10)
+    with pytest.warns(UserWarning, match="rejection: the log-density was -inf or NaN at every"):
+        info.warn()

@@ -14,6 +14,7 @@ from jaxsbi.base import Array, Key
 from jaxsbi.densities.base import (
     UNROLL,
     View,
+    check_some,
     first_carry,
     kernel_init,
     require_dim,
@@ -192,6 +193,15 @@ class MaskedAutoregressive(nn.Module):
     dtype: str | None = None
     dim: int | None = None
 
+    def __post_init__(self) -> None:
+        """Check the configuration.
+
+        Raises:
+            ValueError: If there are no layers.
+        """
+        super().__post_init__()
+        check_some(self, "layers")
+
     def setup(self) -> None:
         """Create the layers."""
         self.flow = _flow(self, Affine())
@@ -238,6 +248,15 @@ class SplineAutoregressive(nn.Module):
     residual: bool = False
     dtype: str | None = None
     dim: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the configuration.
+
+        Raises:
+            ValueError: If there are no layers.
+        """
+        super().__post_init__()
+        check_some(self, "layers")
 
     def setup(self) -> None:
         """Create the layers."""

@@ -123,6 +123,21 @@ def check_some(density: Any, name: str) -> None:
         )
 
 
+def check_density(road: str, density: Any) -> None:
+    """Raise a TypeError unless a road is given a density: it would fail where it is first used."""
+    if isinstance(density, type):
+        hint = f"Make one of it: {density.__name__}()."
+    elif hasattr(density, "log_prob") and hasattr(density, "dim"):
+        return
+    else:
+        hint = "A network that reads x is a summary, or a part of a density of your own."
+    name = density.__name__ if isinstance(density, type) else type(density).__name__
+    raise TypeError(
+        f"{road}: expected a conditional density such as jaxsbi.densities.SplineCoupling(), got "
+        f"{name}. {hint}"
+    )
+
+
 def require_dim(density: Any) -> int:
     """Return the density's dimension, or say how to set it."""
     if density.dim is None:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsbi.base import Array, Key
-from jaxsbi.densities.base import View, kernel_init, require_dim
+from jaxsbi.densities.base import View, check_some, kernel_init, require_dim
 from jaxsbi.densities.mass import (
     Bernoulli,
     Binomial,
@@ -241,6 +241,15 @@ class MaskedLogisticMixture(_Discrete):
     components: int = 5
 
     kind: ClassVar[str] = "integer"
+
+    def __post_init__(self) -> None:
+        """Check the configuration.
+
+        Raises:
+            ValueError: If there are no components.
+        """
+        super().__post_init__()
+        check_some(self, "components")
 
     @property
     def law(self) -> LogisticMixture:

@@ -29,7 +29,8 @@ from jaxsbi.base import (
 )
 from jaxsbi.fields import widest_angle
 from jaxsbi.methods.ensemble import Ensemble
-from jaxsbi.methods.joint import Joint, apply, tokens
+from jaxsbi.methods.joint import Joint, apply, spread_data, tokens
+from jaxsbi.methods.scores import gather
 from jaxsbi.networks import flatten
 from jaxsbi.priors import Prior
 
@@ -145,7 +146,9 @@ def _draw(
         z, _ = method.sampler(key, rotation, values.size, n, widest_angle(method.path))
         drawn = jax.vmap(prior.from_latent)(z[:, : prior.dim])
         stats = variables["statistics"]
-        numbers = jax.vmap(lambda v: _unflatten(data, v))(z[:, prior.dim :])
+        numbers = jax.vmap(lambda v: _unflatten(data, gather(stats["numbers"], v)))(
+            z[:, prior.dim :]
+        )
         numbers = jax.tree.map(
             lambda a, m, s: a * s[None] + m[None], numbers, stats["mean"], stats["scale"]
         )
@@ -183,8 +186,9 @@ def _density(posterior: Posterior, theta: Theta, x: Data, asked: Array, given: A
         value = method.sampler.log_prob(rotation, state, widest_angle(method.path))
         # The numbers that are not asked stay at zero, where each adds log N(0; 0, 1).
         value = value + 0.5 * math.log(2.0 * math.pi) * jnp.sum(~asked)
-        scale = jnp.log(flatten(variables["statistics"]["scale"]))
-        value = value - jnp.sum(jnp.where(asked[prior.dim :], scale, 0.0))
+        _, log_slope = spread_data(variables, x)
+        log_slope = log_slope - jnp.log(flatten(variables["statistics"]["scale"]))
+        value = value + jnp.sum(jnp.where(asked[prior.dim :], log_slope, 0.0))
         return value - _volume(prior, values[: prior.dim], asked)
 
     if isinstance(posterior.method, Ensemble):

@@ -6,6 +6,7 @@ A method needs `field`, `path`, `sampler`, `summary` and `noises`.
 from __future__ import annotations
 
 import functools
+import inspect
 from typing import Any
 
 import jax
@@ -50,6 +51,25 @@ def check(method: Any) -> None:
             "path: expected a path such as jaxsbi.fields.EDM(), got "
             f"{getattr(method.path, '__name__', None) or repr(method.path)}."
         )
+
+
+def check_field(name: str, field: Any, example: str, *arguments: str) -> None:
+    """Raise a TypeError unless a network can be called with these arguments.
+
+    Args:
+        name: Of the option.
+        field: The network.
+        example: How to make one.
+        arguments: What it is called with.
+    """
+    try:
+        inspect.signature(field.__call__).bind(*arguments)
+    except (TypeError, AttributeError):
+        got = getattr(field, "__name__", None) or type(field).__name__
+        raise TypeError(
+            f"{name}: expected a network such as jaxsbi.fields.{example}, called as "
+            f"{name}({', '.join(arguments)}), got {got}."
+        ) from None
 
 
 def init(method: Any, key: Key, prior: Prior, simulations: Simulations) -> Variables:

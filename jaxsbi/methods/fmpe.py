@@ -35,10 +35,11 @@ class FMPE:
         """Check the configuration.
 
         Raises:
-            TypeError: If the sampler or the path is none.
+            TypeError: If the field, the sampler or the path is none.
             ValueError: If `noises` is not positive.
         """
         shared.check(self)
+        shared.check_field("field", self.field, "ResidualField()", "noise", "u", "context")
 
     def init(self, key: Key, prior: Prior, simulations: Simulations) -> Variables:
         """Return initial parameters, and the data's mean and scale."""
@@ -78,7 +79,7 @@ def fmpe(
         noises: Times and noises that each example is seen with per step.
 
     Raises:
-        TypeError: If the sampler or the path is none.
+        TypeError: If the field, the sampler or the path is none.
         ValueError: If `noises` is not positive.
     """
     return FMPE(

@@ -13,6 +13,7 @@ from jaxsbi.base import Array, Data, Key, Simulations, Theta, Variables, configu
 from jaxsbi.fields import EDM, FieldInfo, JointTransformer, Path, log_ratio, ode, widest_angle
 from jaxsbi.methods import field as shared
 from jaxsbi.methods.features import first, standardize, statistics
+from jaxsbi.methods.scores import HEAVY_LAW, Scores, fit_scores, spread
 from jaxsbi.networks import flatten
 from jaxsbi.priors import Prior
 
@@ -29,8 +30,9 @@ class Joint:
     """A diffusion over all numbers of (theta, x), trained on random questions.
 
     Simformer (Gloeckler et al. 2024, arXiv:2404.09636), in the coordinates of `fields/paths.py`,
-    over latent parameters and standardised data. Numbers that are given stay without noise;
-    numbers that are absent are unseen; the loss is the mean squared error of the others.
+    over latent parameters and standardised data (floats of heavy tails are normal scores). Numbers
+    that are given stay without noise; numbers that are absent are unseen; the loss is the mean
+    squared error of the others.
 
     Attributes:
         network: A field over tokens, `jaxsbi.fields.JointTransformer`.
@@ -54,15 +56,13 @@ class Joint:
             ValueError: If `noises` is not positive.
         """
         shared.check(self)
-        if not isinstance(self.network, nn.Module):
-            raise TypeError(
-                "network: expected a field such as jaxsbi.fields.JointTransformer(), got "
-                f"{getattr(self.network, '__name__', None) or repr(self.network)}."
-            )
+        reads = ("noise", "u", "given", "present")
+        shared.check_field("network", self.network, "JointTransformer()", *reads)
 
     def init(self, key: Key, prior: Prior, simulations: Simulations) -> Variables:
         """Return initial parameters, and the data's mean and scale."""
-        stats = statistics(simulations.x)
+        stats: dict[str, Any] = statistics(simulations.x)
+        stats = {**stats, "numbers": _scores(stats, simulations.x)}
         values = tokens(
             {"statistics": stats}, prior, first(simulations.theta), first(simulations.x)
         )
@@ -124,7 +124,7 @@ class Joint:
 
     def _posterior(self, variables: Variables, prior: Prior, x: Data) -> Any:
         """Return the field of p(z | x), on z alone."""
-        x = flatten(standardize(variables["statistics"], x))
+        x, _ = spread_data(variables, x)
         given = jnp.arange(prior.dim + x.size) >= prior.dim
         present = jnp.ones_like(given)
 
@@ -157,9 +157,26 @@ def question(coins: Array, dim: int) -> tuple[Array, Array]:
 
 
 def tokens(variables: Variables, prior: Prior, theta: Theta, x: Data) -> Array:
-    """Return what the network sees of one pair: z, then the standardised data, shape `(t,)`."""
-    data = flatten(standardize(variables["statistics"], x))
+    """Return what the network sees of one pair: z, then the data, shape `(t,)`."""
+    data, _ = spread_data(variables, x)
     return jnp.concatenate([prior.to_latent(theta).astype(data.dtype), data])
+
+
+def spread_data(variables: Variables, x: Data) -> tuple[Array, Array]:
+    """Return the standardised data, heavy tails as normal scores, and the log of their slopes."""
+    stats = variables["statistics"]
+    return spread(stats["numbers"], flatten(standardize(stats, x)))
+
+
+def _scores(stats: dict[str, Any], x: Data) -> Scores:
+    """Return the normal scores of standardised floats; counts and bits stay what they are."""
+    scores = fit_scores(jax.vmap(lambda x: flatten(standardize(stats, x)))(x), HEAVY_LAW)
+
+    def is_float(a: Array) -> Array:
+        return jnp.full(a.shape, jnp.issubdtype(a.dtype, jnp.floating))
+
+    floats = flatten(jax.tree.map(is_float, first(x))) > 0
+    return {**scores, "heavy": scores["heavy"] & floats}
 
 
 def apply(

@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxsbi.base import Array, Data, Key, Simulations, Theta, Variables, configuration, leaf
 from jaxsbi.densities import Mixed, Parts
+from jaxsbi.densities.base import check_density
 from jaxsbi.densities.mixed import parts
 from jaxsbi.methods import gradients, likelihood
 from jaxsbi.methods.features import first, standardize, statistics
@@ -54,9 +55,11 @@ class NLE:
         """Check the configuration.
 
         Raises:
-            TypeError: If the sampler is none.
+            TypeError: If the sampler is none, or a density.
             ValueError: If a weight is negative.
         """
+        for kind in KINDS:
+            check_density("nle", getattr(self.density, kind))
         likelihood.check_sampler(self.sampler)
         gradients.check(self.score)
         gradients.check(self.ratio, "ratio")
@@ -146,7 +149,7 @@ class NLE:
 
         def volume(x: Data) -> Array:
             standard = standardize(kept, parts(x).continuous)
-            return spread(kept, standard)[1] - jnp.sum(jnp.log(kept["scale"]))
+            return jnp.sum(spread(kept, standard)[1] - jnp.log(kept["scale"]))
 
         volumes = jax.vmap(volume)(x) if self.iid else volume(x)
         return self._log_prob(variables, z, x) + jnp.sum(volumes)
@@ -233,7 +236,7 @@ def nle(
             contrast.
 
     Raises:
-        TypeError: If the sampler is none.
+        TypeError: If the sampler is none, or a density.
         ValueError: If a weight is negative.
     """
     if density is not None and not isinstance(density, Mixed):

@@ -20,6 +20,7 @@ from jaxsbi.base import (
 )
 from jaxsbi.batching import over_draws
 from jaxsbi.densities import SplineCoupling
+from jaxsbi.densities.base import check_density
 from jaxsbi.methods import gradients
 from jaxsbi.methods.features import init_context, read_context
 from jaxsbi.methods.regression import colour, fit_linear, whiten
@@ -57,8 +58,10 @@ class NPE:
         """Check the configuration.
 
         Raises:
+            TypeError: If the density is none.
             ValueError: If a weight is negative.
         """
+        check_density("npe", self.density)
         gradients.check(self.score)
         gradients.check(self.ratio, "ratio")
 
@@ -190,6 +193,7 @@ def npe(
             at each contrast.
 
     Raises:
+        TypeError: If the density is none.
         ValueError: If a weight is negative.
     """
     density = density if density is not None else SplineCoupling()

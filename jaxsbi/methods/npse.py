@@ -38,10 +38,11 @@ class NPSE:
         """Check the configuration.
 
         Raises:
-            TypeError: If the sampler or the path is none.
+            TypeError: If the field, the sampler or the path is none.
             ValueError: If `noises` is not positive.
         """
         shared.check(self)
+        shared.check_field("field", self.field, "ResidualField()", "noise", "u", "context")
 
     def init(self, key: Key, prior: Prior, simulations: Simulations) -> Variables:
         """Return initial parameters, and the data's mean and scale."""
@@ -82,7 +83,7 @@ def npse(
         noises: Times and noises that each example is seen with per step.
 
     Raises:
-        TypeError: If the sampler or the path is none.
+        TypeError: If the field, the sampler or the path is none.
         ValueError: If `noises` is not positive.
     """
     return NPSE(

@@ -10,7 +10,17 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxsbi.base import Array, Data, Key, Simulations, Theta, Variables, configuration, leaf
+from jaxsbi.base import (
+    Array,
+    Data,
+    Key,
+    Simulations,
+    Theta,
+    Variables,
+    configuration,
+    leaf,
+    positive,
+)
 from jaxsbi.methods import gradients, likelihood
 from jaxsbi.methods.features import first, init_context, read_context
 from jaxsbi.methods.members import all_members, count_members
@@ -72,15 +82,19 @@ class NRE:
         """Check the configuration.
 
         Raises:
-            TypeError: If the sampler is none.
+            TypeError: If the sampler or the classifier is none.
             ValueError: If an option is out of its range, or `balance` is not with the binary form.
         """
         likelihood.check_sampler(self.sampler)
-        if self.contrasts < 1 or self.odds <= 0:
-            raise ValueError(
-                "nre: expected contrasts >= 1 and odds > 0, got "
-                f"contrasts={self.contrasts}, odds={self.odds}."
+        if isinstance(self.classifier, type) or not callable(self.classifier):
+            raise TypeError(
+                "nre: expected as classifier a network that is called on one vector, such as "
+                "jaxsbi.networks.ResNet(hidden=64), got "
+                f"{getattr(self.classifier, '__name__', None) or type(self.classifier).__name__}."
             )
+        positive("nre: contrasts", self.contrasts)
+        if self.odds <= 0:
+            raise ValueError(f"nre: expected odds > 0, got {self.odds}.")
         if self.balance < 0 or (self.bound is not None and self.bound <= 0):
             raise ValueError(
                 "nre: expected balance >= 0 and bound > 0, got "

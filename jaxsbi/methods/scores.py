@@ -16,6 +16,8 @@ from jaxsbi.base import Array
 EDGE = 3.0
 """Normal scores of the outermost knots; beyond, the map grows as a logarithm."""
 KNOTS = 25
+HALVINGS = 40
+"""Of the range between the outermost knots, to find a number by its score."""
 FLAT = 1e-6
 """Slope that the map of a law has at least."""
 HEAVY = 5.0
@@ -80,7 +82,7 @@ def tame(scores: Scores, x: Array) -> Array:
 
 
 def spread(scores: Scores, x: Array) -> tuple[Array, Array]:
-    """Return `x` with normal scores for heavy-tailed numbers, and the log-determinant of the map.
+    """Return `x` with normal scores for heavy-tailed numbers, and the logs of the map's slopes.
 
     Unlike `tame`, for the law of x itself: nothing is clipped. Where values coincide and the map is
     flat, its slope counts as `FLAT`: the law of what it leaves of x has no density there.
@@ -91,12 +93,45 @@ def spread(scores: Scores, x: Array) -> tuple[Array, Array]:
         score, slope = jax.jvp(at, (x,), (jnp.ones_like(x),))
         log_slope = jnp.log(jnp.maximum(slope, FLAT))
         heavy = scores["heavy"]
-        return jnp.where(heavy, score, x), jnp.sum(jnp.where(heavy, log_slope, 0.0))
+        return jnp.where(heavy, score, x), jnp.where(heavy, log_slope, 0.0)
 
     def none(x: Array) -> tuple[Array, Array]:
-        return x, jnp.zeros((), x.dtype)
+        return x, jnp.zeros_like(x)
 
     return jax.lax.cond(jnp.any(scores["heavy"]), some, none, x)
+
+
+def gather(scores: Scores, y: Array) -> Array:
+    """Return the numbers, shape `(p,)`, of which `y` is what `spread` makes."""
+    knot, score, slope = scores["knot"], scores["score"], scores["slope"]
+    low, high = knot[:, 0], knot[:, -1]
+
+    def some(y: Array) -> Array:
+        def halve(_: Array, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+            left, right = ends
+            middle = 0.5 * (left + right)
+            below = _interpolate(knot, score, slope, middle) < y
+            return jnp.where(below, middle, left), jnp.where(below, right, middle)
+
+        ends = jax.lax.fori_loop(0, HALVINGS, halve, (low, high))
+        above, beneath = (
+            jnp.expm1(jnp.maximum(a, 0.0)) for a in (y - score[:, -1], score[:, 0] - y)
+        )
+        first, last = (jnp.where(a > 0, a, 1.0) for a in _outer(knot, score, slope))
+        x = 0.5 * (ends[0] + ends[1]) + above / last - beneath / first
+        return jnp.where(scores["heavy"], x, y)
+
+    return jax.lax.cond(jnp.any(scores["heavy"]), some, lambda y: y, y)
+
+
+def _outer(knot: Array, score: Array, slope: Array) -> tuple[Array, Array]:
+    """Return the slopes before the first knot and after the last.
+
+    Where the last knots coincide (rare counts) the curve is flat there, but must rise beyond.
+    """
+    range_ = knot[:, -1] - knot[:, 0]
+    rise = jnp.where(range_ > 0, (score[:, -1] - score[:, 0]) / jnp.where(range_ > 0, range_, 1), 0)
+    return jnp.maximum(slope[:, 0], rise), jnp.maximum(slope[:, -1], rise)
 
 
 def _interpolate(knot: Array, score: Array, slope: Array, x: Array) -> Array:
@@ -116,9 +151,7 @@ def _interpolate(knot: Array, score: Array, slope: Array, x: Array) -> Array:
     s = 1.0 - t
     cubic = s * s * (1.0 + 2.0 * t) * y0 + t * t * (1.0 + 2.0 * s) * y1
     cubic = cubic + s * t * width * (s * d0 - t * d1)
-    # Where the last knots coincide (rare counts) the curve is flat there, but must rise beyond.
-    range_ = jnp.where(high > low, high - low, 1.0)
-    rise = jnp.where(high > low, (score[:, -1] - score[:, 0]) / range_, 0.0)
-    above = jnp.log1p(jnp.maximum(slope[:, -1], rise) * jnp.maximum(x - high, 0.0))
-    below = jnp.log1p(jnp.maximum(slope[:, 0], rise) * jnp.maximum(low - x, 0.0))
+    first, last = _outer(knot, score, slope)
+    above = jnp.log1p(last * jnp.maximum(x - high, 0.0))
+    below = jnp.log1p(first * jnp.maximum(low - x, 0.0))
     return cubic + above - below

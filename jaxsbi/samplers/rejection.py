@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jaxsbi.base import Array, Key, configuration, warn
 from jaxsbi.samplers.chains import LogDensity
+from jaxsbi.samplers.convergence import nowhere
 from jaxsbi.samplers.weights import finite_log_ratio
 
 
@@ -40,7 +41,9 @@ class RejectionInfo(NamedTuple):
     def warn(self) -> None:
         """Warn (on the host) when the draws should not be trusted."""
         accepted, n = int(self.ess_bulk[0]), self.log_density.shape[-1]
-        if accepted < n:
+        if accepted == 0:
+            warn(nowhere("rejection", "proposal from the prior", "raise rounds or batch"))
+        elif accepted < n:
             warn(
                 f"rejection: {accepted} of the {n} draws were accepted in {int(self.proposals)} "
                 "proposals, and are repeated. Raise rounds or batch, or use jaxsbi.samplers.smc()."

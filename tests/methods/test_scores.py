@@ -9,7 +9,7 @@ from scipy import stats
 
 import jaxsbi
 from jaxsbi.methods.features import init_context, read_context
-from jaxsbi.methods.scores import EDGE, fit_scores, spread, tame
+from jaxsbi.methods.scores import EDGE, fit_scores, gather, spread, tame
 
 N = 4_000
 
@@ -90,7 +90,7 @@ def test_the_map_of_a_law_keeps_its_mass(key):
     half = jnp.logspace(-4.0, 7.0, 200_001)
     grid = jnp.concatenate([-half[::-1], half])
     y, log_slope = jax.vmap(lambda x: spread(scores, x[None]))(grid)
-    density = jax.scipy.stats.norm.pdf(y[:, 0]) * jnp.exp(log_slope)
+    density = jax.scipy.stats.norm.pdf(y[:, 0]) * jnp.exp(log_slope[:, 0])
     assert abs(float(jnp.trapezoid(density, grid)) - 1.0) < 2e-3
     assert bool(jnp.all(jnp.diff(y[:, 0]) > -1e-6))
 
@@ -100,6 +100,15 @@ def test_the_map_of_a_law_leaves_light_tails_alone(key):
     y, log_slope = jax.vmap(lambda row: spread(fit_scores(x), row))(10.0 * x)
     np.testing.assert_array_equal(y, 10.0 * x)
     np.testing.assert_array_equal(log_slope, 0.0)
+
+
+def test_numbers_come_back_from_their_scores(key):
+    x = jnp.concatenate([heavy(key), jax.random.normal(jax.random.key(1), (N, 1))], 1)
+    scores = fit_scores(x)
+    rows = jnp.concatenate([x, 100.0 * x[:100]])  # and far outside
+    back = jax.vmap(lambda row: gather(scores, spread(scores, row)[0]))(rows)
+    # The widest space between two knots holds some thousand of the narrowest.
+    np.testing.assert_allclose(back, rows, rtol=2e-3, atol=1e-5)
 
 
 @pytest.mark.slow
