@@ -396,23 +396,3 @@ def test_another_road_knows_one_question():
 def test_a_bad_option_says_so(options, error, message):
     with pytest.raises(error, match=message):
         jaxsbi.joint(**options)
-
-
-def test_untrained_draws_of_heavy_tails_have_the_law_of_the_simulations(key):
-    """An untrained field is a standard normal, of normal scores where x has heavy tails."""
-    key_x, key_theta, key_init, key_draw = jax.random.split(key, 4)
-    prior = jaxsbi.Prior(a=dist.Normal(0.0, 1.0))
-    x = {"size": jnp.exp(2.0 * jax.random.normal(key_x, (4_000,))), "count": jnp.zeros(4_000, int)}
-    rows = jaxsbi.from_arrays({"a": jax.random.normal(key_theta, (4_000,))}, x)
-    variables = QUICK.init(key_init, prior, rows)
-    posterior = jaxsbi.Posterior(variables, prior, QUICK, DataSpec.of(x, batched=True))
-    draws = conditional(key_draw, posterior, {}, DRAWS)["x"]["size"]
-    # The 1e-4 critical value of two samples of this size is 2.2 sqrt(2 / n).
-    assert scipy.stats.ks_2samp(draws, x["size"]).statistic < 2.2 * np.sqrt(2.0 / DRAWS)
-    grid = jnp.exp(jnp.linspace(-5.0, 5.0, 41))
-    data = {"size": grid, "count": jnp.zeros(41, int)}
-    only = {"size": jnp.array(True), "count": jnp.array(False)}
-    density = jax.vmap(lambda x: conditional_log_prob(posterior, {"x": x}, {}, observed=only))(data)
-    exact_density = scipy.stats.norm.logpdf(np.log(grid), scale=2.0) - np.log(grid)
-    # Slopes between knots that are quantiles of four thousand draws.
-    np.testing.assert_allclose(density, exact_density, atol=0.4)

@@ -8,6 +8,8 @@ import pytest
 from scipy import stats
 
 import jaxsbi
+from jaxsbi.base import DataSpec
+from jaxsbi.methods import conditional, conditional_log_prob
 from jaxsbi.methods.features import init_context, read_context
 from jaxsbi.methods.scores import EDGE, fit_scores, gather, spread, tame
 
@@ -134,3 +136,27 @@ def test_outliers_do_not_decide_a_learned_likelihood(key):
         # nothing: means 5 to 8 widths away, 4 times as wide.
         assert abs(float(jnp.mean(draws) - mean)) < 1.4 * float(width)
         assert float(jnp.std(draws)) < 2.6 * float(width)
+
+
+def test_untrained_draws_of_heavy_tails_have_the_law_of_the_simulations(key):
+    """An untrained field is a standard normal, of normal scores where x has heavy tails."""
+    key_x, key_theta, key_init, key_draw = jax.random.split(key, 4)
+    network = jaxsbi.fields.JointTransformer(width=24, layers=2, heads=2)
+    # An untrained field is zero: one step is exact, and compiles fast.
+    solver = jaxsbi.fields.ode(solver="euler", steps=2, density_steps=2)
+    method = jaxsbi.joint(network=network, sampler=solver)
+    prior = jaxsbi.Prior(a=dist.Normal(0.0, 1.0))
+    x = {"size": jnp.exp(2.0 * jax.random.normal(key_x, (N,))), "count": jnp.zeros(N, int)}
+    rows = jaxsbi.from_arrays({"a": jax.random.normal(key_theta, (N,))}, x)
+    variables = method.init(key_init, prior, rows)
+    posterior = jaxsbi.Posterior(variables, prior, method, DataSpec.of(x, batched=True))
+    draws = conditional(key_draw, posterior, {}, N)["x"]["size"]
+    # The 1e-4 critical value of two samples of this size is 2.2 sqrt(2 / n).
+    assert stats.ks_2samp(draws, x["size"]).statistic < 2.2 * np.sqrt(2.0 / N)
+    grid = jnp.exp(jnp.linspace(-5.0, 5.0, 41))
+    data = {"size": grid, "count": jnp.zeros(41, int)}
+    only = {"size": jnp.array(True), "count": jnp.array(False)}
+    density = jax.vmap(lambda x: conditional_log_prob(posterior, {"x": x}, {}, observed=only))(data)
+    exact_density = stats.norm.logpdf(np.log(grid), scale=2.0) - np.log(grid)
+    # Slopes between knots that are quantiles of four thousand draws.
+    np.testing.assert_allclose(density, exact_density, atol=0.4)
