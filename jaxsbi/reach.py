@@ -14,7 +14,9 @@ from jaxsbi.workarounds import register_dataclass
 
 FAR = 2.0
 """How many times as far from the mean as any simulation an observed number may lie. Of 1,000 normal
-simulations that is beyond six standard deviations; of Cauchy noise one number in 2,000 is."""
+simulations that is beyond six standard deviations; of Cauchy noise one number in 2,000 is. Of 1,000
+fresh data sets of each of the ten tasks one in all is told of after 1,000 simulations, none after
+10,000; after 200, 8 of lotka_volterra and 28 of slcp_distractors, a hundred numbers."""
 EQUAL = 1e-5
 """Relative difference that rounding may make of numbers that never change."""
 
