@@ -146,8 +146,8 @@ class Posterior:
         prior: The prior of the training simulations; it defines the latent coordinates.
         method: The configuration of the road.
         data: The structure of one observation.
-        reach: How far the simulations of training reach: who samples for an observation beyond
-            them is warned.
+        reach: How far the simulations of training reach (of a stream or a store, the first of
+            them): who samples for an observation beyond them is warned.
     """
 
     variables: Variables
@@ -219,10 +219,15 @@ class Posterior:
         iid = getattr(self.method, "iid", False)
         return (self.data.of_as_many(x) if iid else self.data).conform(x)
 
-    def warn_beyond(self, x: Data) -> None:
-        """Warn, outside of jit, of an observation far beyond the simulations of training."""
-        if self.reach is not None and is_concrete((self.reach, x)):
-            self.reach.warn(x)
+    def warn_beyond(self, x: Data, counts: Data = None) -> None:
+        """Warn, outside of jit, of an observation far beyond the simulations of training.
+
+        Args:
+            x: As `conform` returns it; or several, along a leading axis.
+            counts: Booleans like `x`: which of its numbers were observed; all by default.
+        """
+        if self.reach is not None and is_concrete((self.reach, x, counts)):
+            self.reach.warn(x, counts)
 
     def with_prior(self, new: Prior) -> Posterior:
         """Return the posterior under another prior, without new training; warn of a wider one.

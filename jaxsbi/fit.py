@@ -144,7 +144,8 @@ def fit(
     getattr(method, "check", lambda rows: None)(simulations)
     check_there(rows)
     used = (cut, len(rows) - cut)
-    x, num_invalid = rows.x, len(simulations) - len(rows)
+    about = loop.about(method, rows.x)
+    num_invalid = len(simulations) - len(rows)
     if capacity is not None:
         rows, cut = repeated(rows, cut, capacity, validation_fraction)
     plan = sizes(cut, len(rows) - cut)
@@ -156,7 +157,7 @@ def fit(
     if refit and not outcome.interrupted:
         outcome, kept = _refit(train, outcome, plan, len(rows), key, second)
     history = loop.history(outcome, plan, used, num_invalid)
-    return loop.fitted(method, prior, x, ensemble, kept, history)
+    return loop.fitted(method, prior, about, ensemble, kept, history)
 
 
 def _check_stored(store: Stored, prior: Prior, refit: bool, capacity: int | None) -> None:
@@ -206,6 +207,8 @@ def _fit_stored(
     drawn = windows.drawn(0)
     first = valid(windows.seen(drawn))
     check_there(first)
+    about = loop.about(method, valid(drawn).x)
+    del drawn  # it may be as large as memory allows
     outcome = loop.train(
         method,
         prior.latent if getattr(method, "latent", False) else prior,
@@ -220,7 +223,7 @@ def _fit_stored(
         path,
     )
     history = loop.history(outcome, plan, (cut, len(kept.rows)), invalid)
-    return loop.fitted(method, prior, valid(drawn).x, ensemble, outcome.state, history)
+    return loop.fitted(method, prior, about, ensemble, outcome.state, history)
 
 
 def _chosen(

@@ -269,20 +269,24 @@ def _check_finite(state: TrainState, plan: Plan) -> None:
 def fitted(
     method: Method,
     prior: Prior,
-    x: Data,
+    about: tuple[DataSpec, Reach],
     ensemble: int | None,
     state: TrainState,
     history: History,
 ) -> Fitted:
-    """Return the posterior of what was kept, and the history; `x` are data of training."""
+    """Return the posterior of what was kept, and the history."""
     variables = {"params": state.best, "statistics": state.statistics}
     if ensemble is None:
         variables = _only(variables)
     else:
         method = Ensemble(method=method, size=ensemble)
-    data = DataSpec.of(x, batched=True)
-    reach = Reach.of(x, members=getattr(method, "iid", False))
-    return Fitted(Posterior(variables, prior, method, data, reach), history)
+    return Fitted(Posterior(variables, prior, method, *about), history)
+
+
+def about(method: Method, x: Data) -> tuple[DataSpec, Reach]:
+    """Return what a posterior keeps of the data of training (all of them, or the first)."""
+    members = getattr(method, "iid", False)
+    return DataSpec.of(x, batched=True), Reach.of(x, members=members)
 
 
 def history(

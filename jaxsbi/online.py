@@ -164,6 +164,7 @@ def fit_online(
     source, other, law = _streams(method, prior, simulator)
     first, x = _made(source, key_first, FIRST, law)
     check_there(first)
+    about = loop.about(method, x)
     held_out, _ = _made(other, key_validation, VALIDATION, law)
     plan = _plan(num_steps, batch_size, len(held_out), optimizer is not None, mesh)
     if optimizer is None:
@@ -185,7 +186,7 @@ def fit_online(
     used = int(np.sum(state.epoch)) * plan.steps * batch_size
     missed = int(np.sum(state.invalid))
     history = loop.history(outcome, plan, (used - missed, len(held_out)), missed)
-    return loop.fitted(method, prior, x, ensemble, state, history)
+    return loop.fitted(method, prior, about, ensemble, state, history)
 
 
 def _plan(num_steps: int, batch: int, held_out: int, trees: bool, mesh: Mesh | None) -> Plan:

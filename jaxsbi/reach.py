@@ -7,18 +7,22 @@ import warnings
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxsbi.missing import Role, roles
 from jaxsbi.workarounds import register_dataclass
 
 FAR = 2.0
-"""How many times as far from the mean as any simulation an observed number may lie. Of 1,000 normal
-simulations that is beyond six standard deviations; of Cauchy noise one number in 2,000 is. Of 1,000
-fresh data sets of each of the ten tasks one in all is told of after 1,000 simulations, none after
-10,000; after 200, 8 of lotka_volterra and 28 of slcp_distractors, a hundred numbers."""
+"""How many times as far from the mean as the simulations an observed number may lie, at least; and
+as many times what some that are held out do, which tell how far ordinary data lie beyond others:
+far, where tails are heavy, numbers many or simulations few."""
+HELD_OUT = 10
+"""One in so many simulations, the last."""
 EQUAL = 1e-5
 """Relative difference that rounding may make of numbers that never change."""
+LOOKED_AT = 1_000
+"""Simulations that tell whether floats are counts."""
 
 
 @register_dataclass
@@ -28,11 +32,14 @@ class Reach:
 
     Attributes:
         mean: Like one data set; of length 1 along the members of a set that share it.
-        most: The largest distance from it; infinite where none was measured (masks, indices).
+        most: The largest distance from it of those that are not held out; infinite where none was
+            measured (masks, indices).
+        far: From how many times that distance on data are told of: a scalar.
     """
 
     mean: Any
     most: Any
+    far: Any
 
     @classmethod
     def of(cls, x: Any, *, members: bool = False) -> Reach:
@@ -43,24 +50,30 @@ class Reach:
         treedef: Any
         leaves, treedef = jax.tree.flatten(x)
         found = [_measured(a, role, members) for a, role in zip(leaves, roles(x), strict=True)]
-        mean, most = zip(*found, strict=True)
-        return cls(treedef.unflatten(mean), treedef.unflatten(most))
+        mean, most, ratio = zip(*found, strict=True)
+        far = np.float32(FAR * max(1.0, *ratio))
+        return cls(treedef.unflatten(mean), treedef.unflatten(most), far)
 
-    def warn(self, x: Any) -> None:
+    def warn(self, x: Any, counts: Any = None) -> None:
         """Warn if a number of an observation (concrete, as `DataSpec.conform` returns it) is far.
 
         Only numbers on their own are looked at: their combinations are the business of
         `diagnostics.misspecification`.
+
+        Args:
+            x: One data set, or several along a leading axis.
+            counts: Like it: which of its numbers were observed; all by default.
         """
         leaves = jax.tree_util.tree_flatten_with_path(x)[0]
         measured = zip(jax.tree.leaves(self.mean), jax.tree.leaves(self.most), strict=True)
-        worst, told = FAR, ""
-        for (path, a), role, (mean, most) in zip(leaves, roles(x), measured, strict=True):
+        observed = jax.tree.leaves(counts) if counts is not None else [True] * len(leaves)
+        parts = zip(leaves, roles(x), measured, observed, strict=True)
+        worst, told = float(self.far), ""
+        for (path, a), role, (mean, most), there in parts:
             value, mean = np.asarray(a, float), np.asarray(mean, float)
-            there = True if role.mask is None else role.mask
+            there = there if role.mask is None else np.logical_and(there, role.mask)
             away = np.where(there, np.abs(value - mean), 0.0)
-            most = np.maximum(np.broadcast_to(np.asarray(most, float), away.shape), 1e-300)
-            ratio = away / most
+            ratio = away / np.maximum(np.asarray(most, float), 1e-300)
             if not ratio.size or not ratio.max() > worst:
                 continue
             place = np.unravel_index(np.argmax(ratio), ratio.shape)
@@ -68,10 +81,10 @@ class Reach:
             name = jax.tree_util.keystr(path) + (f"[{', '.join(map(str, place))}]" if place else "")
             mean = np.broadcast_to(mean, away.shape)[place]
             told = f"{name}: {value[place]:.4g}, where simulations are {mean:.4g} on average and "
-            told += f"{worst:.3g} times closer to it" if most[place] > 1e-300 else "all the same"
+            told += f"at least {worst:.3g} times closer to it"
         if told:
             warnings.warn(
-                f"observation{told}: it lies outside of all that was trained on. The simulator may "
+                f"observation{told}: it lies outside of what was trained on. The simulator may "
                 "not describe these data, and what was learned is an extrapolation there. Look at "
                 "prior predictive draws, and at diagnostics.misspecification.",
                 UserWarning,
@@ -79,22 +92,46 @@ class Reach:
             )
 
 
-def _measured(a: Any, role: Role, members: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean and the largest distance from it, like one data set, in its precision."""
+def _measured(a: Any, role: Role, members: bool) -> tuple[np.ndarray, np.ndarray, float]:
+    """Return the mean and the largest distance from it, like one data set, in JAX's precision.
+
+    And how many times farther than the others the last rows are, at most.
+    """
     a = np.asarray(a)
     axes = (0, 1) if members and a.ndim > 1 else (0,)
-    exact = not np.issubdtype(a.dtype, np.inexact)
-    dtype = np.float64 if a.dtype == np.float64 else np.float32
+    dtype = np.float64 if jnp.result_type(a) == jnp.float64 else np.float32
+    exact = not jnp.issubdtype(a.dtype, jnp.inexact)
     if a.dtype == bool:
         a = a.view(np.uint8)
+    elif not exact and a.dtype.itemsize < 4:
+        a = a.astype(np.float32)
     if role.mask is not None:
-        there = np.broadcast_to(np.asarray(role.mask), a.shape)
-        a = np.ma.MaskedArray(a, ~there)
-    mean = a.mean(axes, dtype=float, keepdims=True)
-    most = np.maximum(a.max(axes, keepdims=True) - mean, mean - a.min(axes, keepdims=True))
-    # Of bits and counts that never change in so many simulations, a one is nothing unusual.
-    most = np.maximum(most, 1.0 if exact else EQUAL * np.abs(mean))
+        a = np.ma.MaskedArray(a, ~np.broadcast_to(np.asarray(role.mask), a.shape))
+    cut = len(a) - max(1, len(a) // HELD_OUT)
+    mean = a[:cut].mean(axes, dtype=float, keepdims=True)
+    # Of bits and counts, also as floats, that are all 0 in so many simulations a 1 is ordinary.
+    least = np.where(_are_counts(a, exact, axes), 1.0, EQUAL * np.abs(mean))
+    most, last = (
+        np.maximum(part.max(axes, keepdims=True) - mean, mean - part.min(axes, keepdims=True))
+        for part in (a[:cut], a[cut:])
+    )
+    most, last = (np.ma.filled(np.maximum(b, least), np.inf) for b in (most, last))
+    constant = most <= np.maximum(np.where(least < 1.0, least, 0.0), 1e-300)
+    if np.any(constant & (last > most) & (last < np.inf)):
+        most = np.where(constant, np.inf, most)  # numbers that hardly ever change are ordinary, too
+    known = np.isfinite(most) & np.isfinite(last) & ~constant
+    ratio = float(np.max(last[known] / most[known], initial=0.0))
+    mean = np.ma.filled(mean, 0.0)
     if role.verbatim:
-        mean, most = np.zeros_like(mean), np.full_like(most, np.inf)
-    mean, most = np.ma.filled(mean, 0.0), np.ma.filled(most, np.inf)
-    return mean[0].astype(dtype), most[0].astype(dtype)
+        return np.zeros(mean.shape[1:], dtype), np.full(mean.shape[1:], np.inf, dtype), 0.0
+    return mean[0].astype(dtype), most[0].astype(dtype), ratio
+
+
+def _are_counts(a: np.ndarray, exact: bool, axes: tuple[int, ...]) -> np.ndarray:
+    """Return which numbers are whole in all simulations that are looked at, and no constants."""
+    if exact:
+        return np.array(True)
+    some = a[:LOOKED_AT]
+    whole = np.ma.filled(np.all(some == np.rint(some), axis=axes, keepdims=True), False)
+    low, high = (np.ma.filled(f(axes, keepdims=True), 0.0) for f in (a.min, a.max))
+    return whole & ((low < high) | (low == 0.0))

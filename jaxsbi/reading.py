@@ -66,7 +66,7 @@ def from_arrays(theta: Mapping[str, Any], x: Data, weight: Any = None) -> Simula
     Warns:
         UserWarning: If some rows are not finite; they have weight 0.
     """
-    if not isinstance(theta, Mapping):
+    if not hasattr(theta, "items"):  # a table with columns has them, too
         raise TypeError(
             "from_arrays: theta: expected a dict of named parameters, as the prior names them, got "
             f'{type(theta).__name__}. Pass {{"name": column, …}}.'

@@ -236,6 +236,8 @@ def test_an_impossible_configuration_is_refused(make, message):
         (lambda: jaxsbi.nre(classifier=networks.ResNet), r"classifier .* got "),
         (lambda: jaxsbi.npse(field=networks.MLP(8)), r"field: .* got MultilayerPerceptron"),
         (lambda: jaxsbi.fmpe(field=3), r"field: .* got int"),
+        (lambda: jaxsbi.fmpe(field=lambda noise, u, context: u), r"field: .* got <lambda>"),
+        (lambda: jaxsbi.nre(classifier=lambda v: v), r"classifier .* got <lambda>"),
         (lambda: jaxsbi.fmpe(field=fields.ResidualField), r"field: .* got ResidualField"),
         (lambda: jaxsbi.joint(network=fields.ResidualField()), r"network: .* got ResidualField"),
     ],
@@ -289,6 +291,13 @@ def test_weights_of_runs_are_not_negative(weight):
 
 
 def test_runs_have_named_parameters():
+    class Table:
+        """As a data frame: items, but no mapping of the standard library's."""
+
+        def items(self):
+            return [("a", np.zeros(5))]
+
+    assert "a" in jaxsbi.from_arrays(Table(), np.zeros(5)).theta
     with pytest.raises(TypeError, match=r"from_arrays: theta: expected a dict.*got ndarray"):
         jaxsbi.from_arrays(np.zeros(5), np.zeros(5))
 

@@ -29,8 +29,7 @@ from jaxsbi.base import (
 )
 from jaxsbi.fields import widest_angle
 from jaxsbi.methods.ensemble import Ensemble
-from jaxsbi.methods.joint import Joint, apply, spread_data, tokens
-from jaxsbi.methods.scores import gather
+from jaxsbi.methods.joint import Joint, apply, gather_data, spread_data, tokens
 from jaxsbi.networks import flatten
 from jaxsbi.priors import Prior
 
@@ -81,6 +80,7 @@ def conditional(
     _check_support(posterior.prior, theta)
     x, counts = _data(posterior.data, given.get("x"), observed)
     counts = counts & ("x" in given)
+    posterior.warn_beyond(x, _unflatten(posterior.data, counts))
     mask = jnp.concatenate([known, counts])
     if is_concrete(mask) and bool(jnp.all(mask)):
         raise ValueError("given: expected something left to draw, got all parameters and data.")
@@ -146,9 +146,7 @@ def _draw(
         z, _ = method.sampler(key, rotation, values.size, n, widest_angle(method.path))
         drawn = jax.vmap(prior.from_latent)(z[:, : prior.dim])
         stats = variables["statistics"]
-        numbers = jax.vmap(lambda v: _unflatten(data, gather(stats["numbers"], v)))(
-            z[:, prior.dim :]
-        )
+        numbers = jax.vmap(lambda v: _unflatten(data, gather_data(variables, v)))(z[:, prior.dim :])
         numbers = jax.tree.map(
             lambda a, m, s: a * s[None] + m[None], numbers, stats["mean"], stats["scale"]
         )
@@ -187,7 +185,9 @@ def _density(posterior: Posterior, theta: Theta, x: Data, asked: Array, given: A
         # The numbers that are not asked stay at zero, where each adds log N(0; 0, 1).
         value = value + 0.5 * math.log(2.0 * math.pi) * jnp.sum(~asked)
         _, log_slope = spread_data(variables, x)
-        log_slope = log_slope - jnp.log(flatten(variables["statistics"]["scale"]))
+        scale = variables["statistics"]["scale"]
+        scale = jax.tree.map(lambda s, a: jnp.broadcast_to(s, a.shape), scale, x)
+        log_slope = log_slope - jnp.log(flatten(scale))
         value = value + jnp.sum(jnp.where(asked[prior.dim :], log_slope, 0.0))
         return value - _volume(prior, values[: prior.dim], asked)
 

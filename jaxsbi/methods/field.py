@@ -9,6 +9,7 @@ import functools
 import inspect
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,6 +65,8 @@ def check_field(name: str, field: Any, example: str, *arguments: str) -> None:
     """
     try:
         inspect.signature(field.__call__).bind(*arguments)
+        if not isinstance(field, nn.Module):
+            raise TypeError
     except (TypeError, AttributeError):
         got = getattr(field, "__name__", None) or type(field).__name__
         raise TypeError(
@@ -203,7 +206,9 @@ def sample_iid(key: Key, posterior: Posterior, xs: Data, n: int) -> Theta:
             "sample_iid: expected a prior that is standard normal in the latent space, got "
             f"{names} without a usable quantile function."
         )
-    return _sample_iid(key, posterior, _conform_each(posterior.data, xs), int(n))
+    xs = _conform_each(posterior.data, xs)
+    posterior.warn_beyond(xs)
+    return _sample_iid(key, posterior, xs, int(n))
 
 
 def _conform_each(data: DataSpec, xs: Data) -> Data:

@@ -13,7 +13,7 @@ from jaxsbi.base import Array, Data, Key, Simulations, Theta, Variables, configu
 from jaxsbi.fields import EDM, FieldInfo, JointTransformer, Path, log_ratio, ode, widest_angle
 from jaxsbi.methods import field as shared
 from jaxsbi.methods.features import first, standardize, statistics
-from jaxsbi.methods.scores import HEAVY_LAW, Scores, fit_scores, spread
+from jaxsbi.methods.scores import HEAVY_LAW, Scores, fit_scores, gather, spread
 from jaxsbi.networks import flatten
 from jaxsbi.priors import Prior
 
@@ -165,7 +165,14 @@ def tokens(variables: Variables, prior: Prior, theta: Theta, x: Data) -> Array:
 def spread_data(variables: Variables, x: Data) -> tuple[Array, Array]:
     """Return the standardised data, heavy tails as normal scores, and the log of their slopes."""
     stats = variables["statistics"]
-    return spread(stats["numbers"], flatten(standardize(stats, x)))
+    data, scores = flatten(standardize(stats, x)), stats.get("numbers")
+    return (data, jnp.zeros_like(data)) if scores is None else spread(scores, data)
+
+
+def gather_data(variables: Variables, values: Array) -> Array:
+    """Return the standardised data of which `values` is what `spread_data` makes."""
+    scores = variables["statistics"].get("numbers")
+    return values if scores is None else gather(scores, values)
 
 
 def _scores(stats: dict[str, Any], x: Data) -> Scores:

@@ -86,7 +86,7 @@ class NRE:
             ValueError: If an option is out of its range, or `balance` is not with the binary form.
         """
         likelihood.check_sampler(self.sampler)
-        if isinstance(self.classifier, type) or not callable(self.classifier):
+        if not isinstance(self.classifier, nn.Module) or not callable(self.classifier):
             raise TypeError(
                 "nre: expected as classifier a network that is called on one vector, such as "
                 "jaxsbi.networks.ResNet(hidden=64), got "

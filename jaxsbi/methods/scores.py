@@ -105,6 +105,7 @@ def gather(scores: Scores, y: Array) -> Array:
     """Return the numbers, shape `(p,)`, of which `y` is what `spread` makes."""
     knot, score, slope = scores["knot"], scores["score"], scores["slope"]
     low, high = knot[:, 0], knot[:, -1]
+    y = y.astype(jnp.result_type(y, knot))
 
     def some(y: Array) -> Array:
         def halve(_: Array, ends: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -147,7 +148,8 @@ def _interpolate(knot: Array, score: Array, slope: Array, x: Array) -> Array:
 
     (x0, x1), (y0, y1), (d0, d1) = pick(knot), pick(score), pick(slope)
     width = jnp.where(x1 > x0, x1 - x0, 1.0)
-    t = jnp.clip((inside - x0) / width, 0.0, 1.0)
+    # Not clipped: at a knot, where the bins meet, half of the slope would be lost.
+    t = (inside - x0) / width
     s = 1.0 - t
     cubic = s * s * (1.0 + 2.0 * t) * y0 + t * t * (1.0 + 2.0 * s) * y1
     cubic = cubic + s * t * width * (s * d0 - t * d1)

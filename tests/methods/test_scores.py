@@ -97,6 +97,16 @@ def test_the_map_of_a_law_keeps_its_mass(key):
     assert bool(jnp.all(jnp.diff(y[:, 0]) > -1e-6))
 
 
+def test_slopes_are_those_of_both_sides_at_a_knot(key):
+    """A datum that is a quantile itself is one: half a slope would take 0.7 nat off its density."""
+    x = heavy(key)
+    scores = fit_scores(x)
+    at = scores["knot"][0, 1:-1:4]
+    log_slope = jax.vmap(lambda v: spread(scores, v[None])[1][0])
+    for near in (0.9999 * at, 1.0001 * at):
+        np.testing.assert_allclose(log_slope(at), log_slope(near), atol=0.2)
+
+
 def test_the_map_of_a_law_leaves_light_tails_alone(key):
     x = jax.random.normal(key, (2_000, 2))
     y, log_slope = jax.vmap(lambda row: spread(fit_scores(x), row))(10.0 * x)
@@ -160,3 +170,10 @@ def test_untrained_draws_of_heavy_tails_have_the_law_of_the_simulations(key):
     exact_density = stats.norm.logpdf(np.log(grid), scale=2.0) - np.log(grid)
     # Slopes between knots that are quantiles of four thousand draws.
     np.testing.assert_allclose(density, exact_density, atol=0.4)
+    del variables["statistics"]["numbers"]  # as saved before there were scores
+    plain = conditional_log_prob(
+        posterior, {"x": jax.tree.map(lambda a: a[20], data)}, {}, observed=only
+    )
+    scale = variables["statistics"]["scale"]["size"]
+    u = (1.0 - variables["statistics"]["mean"]["size"]) / scale
+    np.testing.assert_allclose(plain, stats.norm.logpdf(u) - np.log(scale), rtol=1e-3)
