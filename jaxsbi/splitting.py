@@ -28,7 +28,6 @@ def split(simulations: Simulations, fraction: float, prior: Prior) -> tuple[Simu
     """Return the valid rows, and how many of them, the first, to train on."""
     check_fraction(fraction)
     check_theta(simulations, prior)
-    _check_finite(simulations)
     valid = np.flatnonzero(np.asarray(simulations.weight) > 0)
     invalid = len(simulations) - valid.size
     if valid.size < 4:
@@ -158,7 +157,8 @@ def check_theta(simulations: Simulations, prior: Prior) -> None:
     """Look whether simulations are of this prior, and as many in every leaf.
 
     Raises:
-        ValueError: If they are not, or the prior excludes them all; it warns if it excludes some.
+        ValueError: If they are not, some that count are not finite, or the prior excludes them
+            all; it warns if it excludes some.
     """
     shapes = {name: tuple(a.shape[1:]) for name, a in simulations.theta.items()}
     if shapes != prior.shapes:
@@ -179,6 +179,7 @@ def check_theta(simulations: Simulations, prior: Prior) -> None:
             f"{got}. Every leaf has a leading axis of simulations; data sets of several sizes are "
             "padded to one, with a mask: jaxsbi.networks.pad(list_of_arrays)."
         )
+    _check_finite(simulations)
     _check_support(simulations, prior)
 
 

@@ -230,15 +230,9 @@ def test_an_impossible_configuration_is_refused(make, message):
     ("make", "message"),
     [
         (lambda: jaxsbi.npe(density=networks.MLP(8)), r"npe: .*density.* got MultilayerPer"),
-        (lambda: jaxsbi.npe(density=densities.SplineCoupling), r"got SplineCoupling. Make one"),
         (lambda: jaxsbi.nle(density=networks.MLP(8)), r"nle: .*density.* got MultilayerPer"),
         (lambda: jaxsbi.nre(classifier=densities.Gaussian()), r"classifier .* got GaussianMixt"),
-        (lambda: jaxsbi.nre(classifier=networks.ResNet), r"classifier .* got "),
         (lambda: jaxsbi.npse(field=networks.MLP(8)), r"field: .* got MultilayerPerceptron"),
-        (lambda: jaxsbi.fmpe(field=3), r"field: .* got int"),
-        (lambda: jaxsbi.fmpe(field=lambda noise, u, context: u), r"field: .* got <lambda>"),
-        (lambda: jaxsbi.nre(classifier=lambda v: v), r"classifier .* got <lambda>"),
-        (lambda: jaxsbi.fmpe(field=fields.ResidualField), r"field: .* got ResidualField"),
         (lambda: jaxsbi.joint(network=fields.ResidualField()), r"network: .* got ResidualField"),
     ],
 )

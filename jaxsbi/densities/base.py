@@ -13,6 +13,7 @@ import math
 from typing import Any, Protocol
 
 import distrax
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -124,18 +125,16 @@ def check_some(density: Any, name: str) -> None:
 
 
 def check_density(road: str, density: Any) -> None:
-    """Raise a TypeError unless a road is given a density: it would fail where it is first used."""
-    if isinstance(density, type):
-        hint = f"Make one of it: {density.__name__}()."
-    elif hasattr(density, "log_prob") and hasattr(density, "dim"):
-        return
-    else:
-        hint = "A network that reads x is a summary, or a part of a density of your own."
-    name = density.__name__ if isinstance(density, type) else type(density).__name__
-    raise TypeError(
-        f"{road}: expected a conditional density such as jaxsbi.densities.SplineCoupling(), got "
-        f"{name}. {hint}"
-    )
+    """Raise a TypeError for a network that is no density: it would fail where it is first used.
+
+    What is no Flax module at all is named by `fit`.
+    """
+    if isinstance(density, nn.Module) and not hasattr(density, "log_prob"):
+        raise TypeError(
+            f"{road}: expected a conditional density such as jaxsbi.densities.SplineCoupling(), "
+            f"got {type(density).__name__}. A network that reads x is a summary, or a part of a "
+            "density of your own."
+        )
 
 
 def require_dim(density: Any) -> int:

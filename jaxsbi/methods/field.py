@@ -55,7 +55,9 @@ def check(method: Any) -> None:
 
 
 def check_field(name: str, field: Any, example: str, *arguments: str) -> None:
-    """Raise a TypeError unless a network can be called with these arguments.
+    """Raise a TypeError for a network that can't be called with these arguments.
+
+    What is no Flax module at all is named by `fit`.
 
     Args:
         name: Of the option.
@@ -63,15 +65,14 @@ def check_field(name: str, field: Any, example: str, *arguments: str) -> None:
         example: How to make one.
         arguments: What it is called with.
     """
+    if not isinstance(field, nn.Module):
+        return
     try:
         inspect.signature(field.__call__).bind(*arguments)
-        if not isinstance(field, nn.Module):
-            raise TypeError
     except (TypeError, AttributeError):
-        got = getattr(field, "__name__", None) or type(field).__name__
         raise TypeError(
             f"{name}: expected a network such as jaxsbi.fields.{example}, called as "
-            f"{name}({', '.join(arguments)}), got {got}."
+            f"{name}({', '.join(arguments)}), got {type(field).__name__}."
         ) from None
 
 

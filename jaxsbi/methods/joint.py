@@ -56,6 +56,11 @@ class Joint:
             ValueError: If `noises` is not positive.
         """
         shared.check(self)
+        if not isinstance(self.network, nn.Module):
+            raise TypeError(
+                "network: expected a field such as jaxsbi.fields.JointTransformer(), got "
+                f"{getattr(self.network, '__name__', None) or repr(self.network)}."
+            )
         reads = ("noise", "u", "given", "present")
         shared.check_field("network", self.network, "JointTransformer()", *reads)
 

@@ -82,15 +82,14 @@ class NRE:
         """Check the configuration.
 
         Raises:
-            TypeError: If the sampler or the classifier is none.
+            TypeError: If the sampler is none, or the classifier is a density.
             ValueError: If an option is out of its range, or `balance` is not with the binary form.
         """
         likelihood.check_sampler(self.sampler)
-        if not isinstance(self.classifier, nn.Module) or not callable(self.classifier):
+        if isinstance(self.classifier, nn.Module) and not callable(self.classifier):
             raise TypeError(
                 "nre: expected as classifier a network that is called on one vector, such as "
-                "jaxsbi.networks.ResNet(hidden=64), got "
-                f"{getattr(self.classifier, '__name__', None) or type(self.classifier).__name__}."
+                f"jaxsbi.networks.ResNet(hidden=64), got {type(self.classifier).__name__}."
             )
         positive("nre: contrasts", self.contrasts)
         if self.odds <= 0:

@@ -390,7 +390,7 @@ def test_another_road_knows_one_question():
         ({"noises": 0}, ValueError, "noises: expected at least 1"),
         ({"sampler": jaxsbi.fields.ode}, TypeError, "sampler: expected a solver"),
         ({"path": jaxsbi.fields.EDM}, TypeError, "path: expected a path"),
-        ({"network": jaxsbi.fields.JointTransformer}, TypeError, "network: expected a network"),
+        ({"network": jaxsbi.fields.JointTransformer}, TypeError, "network: expected a field"),
     ],
 )
 def test_a_bad_option_says_so(options, error, message):
