@@ -108,7 +108,8 @@ class Method(Protocol):
     has it as `prepare(x)`, which `fit` applies once, too. A method that gains from longer training
     than most says by `steps` how many optimiser steps `fit` aims at, and by `epochs` in how many
     passes at most; one that learns exact numbers needs fewer `validation_rows` than `fit` holds
-    out of few simulations.
+    out of few simulations. One whose simulations may lack an observation's noise, so that this
+    need not be like them, says so by `noiseless = True`.
 
     Two functions are called on the host where a method has them: `check(simulations)` before a
     training, and `look_at(variables, prior, draws)` after draws were made, which may warn.

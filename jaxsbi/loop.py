@@ -269,7 +269,7 @@ def _check_finite(state: TrainState, plan: Plan) -> None:
 def fitted(
     method: Method,
     prior: Prior,
-    about: tuple[DataSpec, Reach],
+    about: tuple[DataSpec, Reach | None],
     ensemble: int | None,
     state: TrainState,
     history: History,
@@ -283,10 +283,12 @@ def fitted(
     return Fitted(Posterior(variables, prior, method, *about), history)
 
 
-def about(method: Method, x: Data) -> tuple[DataSpec, Reach]:
+def about(method: Method, x: Data) -> tuple[DataSpec, Reach | None]:
     """Return what a posterior keeps of the data of training (all of them, or the first)."""
-    members = getattr(method, "iid", False)
-    return DataSpec.of(x, batched=True), Reach.of(x, members=members)
+    data = DataSpec.of(x, batched=True)
+    if getattr(method, "noiseless", False):
+        return data, None
+    return data, Reach.of(x, members=getattr(method, "iid", False))
 
 
 def history(

@@ -45,7 +45,7 @@ class Reach:
     def of(cls, x: Any, *, members: bool = False) -> Reach:
         """Measure data, every leaf of shape `(n, *shape)`; with `members`, sets of them together.
 
-        What is masked (`jaxsbi.missing`) does not count.
+        What is masked (`jaxsbi.missing`) does not count; of complex numbers the amplitude does.
         """
         treedef: Any
         leaves, treedef = jax.tree.flatten(x)
@@ -70,7 +70,7 @@ class Reach:
         parts = zip(leaves, roles(x), measured, observed, strict=True)
         worst, told = float(self.far), ""
         for (path, a), role, (mean, most), there in parts:
-            value, mean = np.asarray(a, float), np.asarray(mean, float)
+            value, mean = np.asarray(_amplitude(a), float), np.asarray(mean, float)
             there = there if role.mask is None else np.logical_and(there, role.mask)
             away = np.where(there, np.abs(value - mean), 0.0)
             ratio = away / np.maximum(np.asarray(most, float), 1e-300)
@@ -97,7 +97,7 @@ def _measured(a: Any, role: Role, members: bool) -> tuple[np.ndarray, np.ndarray
 
     And how many times farther than the others the last rows are, at most.
     """
-    a = np.asarray(a)
+    a = _amplitude(a)
     axes = (0, 1) if members and a.ndim > 1 else (0,)
     dtype = np.float64 if jnp.result_type(a) == jnp.float64 else np.float32
     exact = not jnp.issubdtype(a.dtype, jnp.inexact)
@@ -125,6 +125,11 @@ def _measured(a: Any, role: Role, members: bool) -> tuple[np.ndarray, np.ndarray
     if role.verbatim:
         return np.zeros(mean.shape[1:], dtype), np.full(mean.shape[1:], np.inf, dtype), 0.0
     return mean[0].astype(dtype), most[0].astype(dtype), ratio
+
+
+def _amplitude(a: Any) -> np.ndarray:
+    a = np.asarray(a)
+    return np.abs(a) if np.iscomplexobj(a) else a
 
 
 def _are_counts(a: np.ndarray, exact: bool, axes: tuple[int, ...]) -> np.ndarray:

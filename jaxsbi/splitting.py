@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -54,7 +55,7 @@ def _check_finite(simulations: Simulations) -> None:
     used = np.asarray(simulations.weight) > 0
     for place, part in (("theta", simulations.theta), ("x", missing.cleared(simulations.x))):
         for path, a in jax.tree_util.tree_flatten_with_path(part)[0]:
-            a = np.asarray(a).reshape(used.size, -1)
+            a = np.asarray(a).reshape(used.size, math.prod(a.shape[1:]))
             finite = np.isfinite(a).all() or np.isfinite(a).all(1)
             bad = int(np.sum(used & ~finite))
             if bad:

@@ -214,3 +214,16 @@ def test_doubles_of_numpy_are_saved_and_loaded(key, tmp_path):
     fitted = jaxsbi.fit(key, METHODS["npe"], PRIOR, rows, max_epochs=1, progress=False)
     jaxsbi.save(tmp_path / "run", fitted)
     jaxsbi.load(tmp_path / "run")
+
+
+def test_complex_numbers_are_measured_by_their_amplitude():
+    phase = np.exp(1j * np.arange(40.0))
+    reach = Reach.of((phase * np.linspace(1.0, 2.0, 40)).astype(np.complex64))
+    quiet(reach, np.array(-1.9j))
+    with pytest.warns(UserWarning, match="observation: 9, where"):
+        reach.warn(np.array(9.0 + 0.0j))
+
+
+def test_emulators_of_noiseless_runs_are_not_compared():
+    known = jaxsbi.emulator(noise=jaxsbi.noise.gaussian(0.1 * np.eye(2)))
+    assert known.noiseless and not jaxsbi.emulator().noiseless

@@ -10,7 +10,16 @@ from jaxsbi.methods.fixed import fixed
 from jaxsbi.priors import Prior
 from jaxsbi.splitting import prepared
 
-FORWARDED = ("latent", "steps", "epochs", "validation_rows", "sampler", "target", "look_at")
+FORWARDED = (
+    "latent",
+    "steps",
+    "epochs",
+    "validation_rows",
+    "sampler",
+    "target",
+    "look_at",
+    "noiseless",
+)
 """What a method says of itself, and does not depend on the data."""
 
 

@@ -117,6 +117,11 @@ class Emulator:
             )
 
     @property
+    def noiseless(self) -> bool:
+        """Whether simulations may lack an observation's noise: unless it is learned from them."""
+        return self.exact or not isinstance(self.noise, noises.EstimatedNoise)
+
+    @property
     def latent(self) -> bool:
         """Whether training sees parameters by z only; an approximation reads them by name."""
         return self.approximation is None

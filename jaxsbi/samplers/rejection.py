@@ -42,7 +42,7 @@ class RejectionInfo(NamedTuple):
         """Warn (on the host) when the draws should not be trusted."""
         accepted, n = int(self.ess_bulk[0]), self.log_density.shape[-1]
         if accepted == 0:
-            warn(nowhere("rejection", "proposal from the prior", "raise rounds or batch"))
+            warn(nowhere("rejection", "proposal drawn from the prior", "raise rounds or batch"))
         elif accepted < n:
             warn(
                 f"rejection: {accepted} of the {n} draws were accepted in {int(self.proposals)} "

@@ -70,7 +70,7 @@ def test_more_contrasts_than_rows_are_cut_to_the_rows() -> None:
 
 @pytest.mark.parametrize("options", [{"contrasts": 0}, {"odds": 0.0}])
 def test_bad_configuration(options) -> None:
-    with pytest.raises(ValueError, match="expected (a positive integer|odds > 0)"):
+    with pytest.raises(ValueError, match=r"expected (a positive integer|odds > 0)"):
         jaxsbi.nre(**options)
 
 
