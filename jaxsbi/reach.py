@@ -110,13 +110,14 @@ def _measured(a: Any, role: Role, members: bool) -> tuple[np.ndarray, np.ndarray
     cut = len(a) - max(1, len(a) // HELD_OUT)
     mean = a[:cut].mean(axes, dtype=float, keepdims=True)
     # Of bits and counts, also as floats, that are all 0 in so many simulations a 1 is ordinary.
-    least = np.where(_are_counts(a, exact, axes), 1.0, EQUAL * np.abs(mean))
+    equal = EQUAL * np.abs(mean)
+    least = np.where(_are_counts(a, exact, axes), 1.0, equal)
     most, last = (
         np.maximum(part.max(axes, keepdims=True) - mean, mean - part.min(axes, keepdims=True))
         for part in (a[:cut], a[cut:])
     )
+    constant = np.ma.filled(most <= equal, False)
     most, last = (np.ma.filled(np.maximum(b, least), np.inf) for b in (most, last))
-    constant = most <= np.maximum(np.where(least < 1.0, least, 0.0), 1e-300)
     if np.any(constant & (last > most) & (last < np.inf)):
         most = np.where(constant, np.inf, most)  # numbers that hardly ever change are ordinary, too
     known = np.isfinite(most) & np.isfinite(last) & ~constant

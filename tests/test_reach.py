@@ -99,12 +99,17 @@ def test_scalars_are_told_of():
         Reach.of(np.full(5, 0.5, np.float32)).warn(np.array(1.0))
 
 
-def test_numbers_that_hardly_ever_change_are_ordinary():
-    x = np.full((20, 3), 0.5, np.float32)
-    with pytest.warns(UserWarning, match=r"observation\[2\]: 0.7"):
-        Reach.of(x).warn(np.array([0.5, 0.5, 0.7]))
-    x[-1, 0] = 0.9
-    quiet(Reach.of(x), np.array([0.5, 0.5, 0.7]))
+@pytest.mark.parametrize("unit", [1.0, 1e6])
+def test_numbers_that_hardly_ever_change_are_ordinary(unit):
+    x = np.full((20, 4), 0.5 * unit, np.float32)
+    x[:, 3] = np.arange(20) / 16
+    observed = np.array([0.5 * unit, 0.5 * unit, 0.7 * unit, 0.0])
+    with pytest.warns(UserWarning, match=r"observation\[2\]: 0?\.?7"):
+        Reach.of(x).warn(observed)
+    x[-1, 0] = 0.9 * unit
+    quiet(Reach.of(x), observed)
+    with pytest.warns(UserWarning, match=r"observation\[3\]: 9"):
+        Reach.of(x).warn(observed + np.array([0.0, 0.0, 0.0, 9.0]))
 
 
 @pytest.mark.parametrize("dtype", [bool, np.int32, np.uint8, np.float32])
