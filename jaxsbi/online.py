@@ -28,7 +28,7 @@ from jaxsbi.base import (
 from jaxsbi.missing import cleared
 from jaxsbi.priors import Prior
 from jaxsbi.simulate import all_finite, draw, report, simulator_shape
-from jaxsbi.splitting import check_there, clean, seen, split
+from jaxsbi.splitting import check_there, ready, split
 from jaxsbi.training import Plan
 from jaxsbi.workarounds import register_dataclass
 
@@ -75,7 +75,7 @@ class _Simulated:
         return Simulations(theta, x, valid.astype(jnp.float32))
 
     def batch(self, key: Key, n: int) -> Simulations:
-        return clean(seen(self.method, self.prior, self.draws(key, n)))
+        return ready(self.method, self.prior, self.draws(key, n))
 
 
 @register_dataclass
@@ -102,7 +102,7 @@ class _Noisy:
         return Simulations(theta, x, valid.astype(jnp.float32))
 
     def batch(self, key: Key, n: int) -> Simulations:
-        return clean(seen(self.method, self.prior, self.draws(key, n)))
+        return ready(self.method, self.prior, self.draws(key, n))
 
 
 def fit_online(
@@ -233,4 +233,4 @@ def _made(
 @functools.partial(jax.jit, static_argnames="n")
 def _batch(stream: _Simulated | _Noisy, key: Key, n: int) -> tuple[Simulations, Data]:
     rows = stream.draws(key, n)
-    return clean(seen(stream.method, stream.prior, rows)), rows.x
+    return ready(stream.method, stream.prior, rows), rows.x

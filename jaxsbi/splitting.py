@@ -146,6 +146,11 @@ def seen(method: Any, prior: Prior, rows: Simulations) -> Simulations:
     return prepared(method, rows)
 
 
+def ready(method: Any, prior: Prior, rows: Simulations) -> Simulations:
+    """Return them as `loss` sees them, with zeros where the weight is zero."""
+    return clean(seen(method, prior, rows))
+
+
 def prepared(method: Any, rows: Simulations) -> Simulations:
     """Return simulations whose data went through the method's fixed summary, if it has one."""
     prepare = getattr(method, "prepare", None)

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from jaxsbi import devices
 from jaxsbi.base import Key, Method, Simulations
 from jaxsbi.priors import Prior
-from jaxsbi.splitting import check_fraction, check_theta, clean, seen, taken
+from jaxsbi.splitting import check_fraction, check_theta, ready, taken
 
 WINDOW_ROWS, WINDOW_BYTES = 131_072, 128 * 2**20
 """A window has as many rows as either allows: enough for an epoch that is worth a validation, and
@@ -170,7 +170,7 @@ class Windows:
 
     def seen(self, rows: Simulations) -> Simulations:
         """Return draws as `loss` sees them."""
-        return _seen(self._method, self._prior, rows)
+        return _ready(self._method, self._prior, rows)
 
     def drawn(self, number: int) -> Simulations:
         """Return a window, as it lies in the store."""
@@ -183,6 +183,4 @@ class Windows:
         return jax.tree.map(lambda *a: np.concatenate(a), *parts)
 
 
-@jax.jit
-def _seen(method: Method, prior: Prior, rows: Simulations) -> Simulations:
-    return clean(seen(method, prior, rows))
+_ready = jax.jit(ready)

@@ -127,7 +127,7 @@ def _rebuild(document: dict[str, Any], decoder: Decoder, prior: Prior | None) ->
         ("method", method, Method),
         ("variables", variables, dict),
         ("history", history, History),
-        ("reach", reach, Reach if reach is not None else type(None)),
+        *([("reach", reach, Reach)] if reach is not None else []),
     ):
         if not isinstance(value, cls):
             raise ValueError(f"{name}: expected a {cls.__name__}, got {type(value).__name__}")
