@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, dataclass_transform, runtime_checkable
 
@@ -19,6 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsbi.dataspec import DataSpec as DataSpec
+from jaxsbi.notice import is_concrete as is_concrete
+from jaxsbi.notice import warn as warn
 from jaxsbi.reach import Reach
 from jaxsbi.support import warn_beyond
 from jaxsbi.workarounds import register, register_dataclass
@@ -344,13 +345,3 @@ def positive(name: str, value: Any) -> int:
     if not whole or value < 1:
         raise ValueError(f"{name}: expected a positive integer, got {value!r}.")
     return int(value)
-
-
-def is_concrete(tree: Any) -> bool:
-    """Whether no leaf of the pytree is a tracer (so values may be looked at)."""
-    return not any(isinstance(a, jax.core.Tracer) for a in jax.tree.leaves(tree))
-
-
-def warn(message: str) -> None:
-    """Issue a `UserWarning` that points at the user's line."""
-    warnings.warn(message, UserWarning, stacklevel=4)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsbi.missing import observed, refuse_masked_arrays
+from jaxsbi.notice import is_concrete
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +92,7 @@ class DataSpec:
         arrays = [jnp.asarray(a, dtype) for a, (_, _, dtype) in pairs]
         x = observed(jax.tree.unflatten(self.treedef, arrays))
         for (path, _, _), a in zip(self.leaves, jax.tree.leaves(x), strict=True):
-            bad = 0 if isinstance(a, jax.core.Tracer) else int(np.sum(~np.isfinite(a)))
+            bad = int(np.sum(~np.isfinite(a))) if is_concrete(a) else 0
             if bad:
                 raise ValueError(
                     f"observation{path}: expected finite numbers, got {bad} NaN or infinite "
@@ -110,7 +111,7 @@ def _kind(dtype: str) -> str:
 
 def check_range(where: str, a: Any, dtype: str, advice: str) -> None:
     """Raise a ValueError for integers that a dtype does not hold: they would wrap."""
-    if _kind(dtype) != "int" or isinstance(a, jax.core.Tracer) or not np.size(a):
+    if _kind(dtype) != "int" or not is_concrete(a) or not np.size(a):
         return
     low, high = int(np.min(a)), int(np.max(a))
     bounds = np.iinfo(dtype)

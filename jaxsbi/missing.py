@@ -8,12 +8,13 @@ shape begins with the mask's: of members, `(n,)` beside `(n, features)`, or of s
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from jaxsbi.notice import is_concrete, warn
 
 INDICES = ("senders", "receivers")
 CONVERT = (
@@ -92,13 +93,10 @@ def occupied(mask: Any) -> np.ndarray:
 
 def observed(x: Any) -> Any:
     """Return an observation with zeros where nothing is there; warn if nothing at all is there."""
-    known = not any(isinstance(a, jax.core.Tracer) for a in jax.tree.leaves(x))
-    if known and masks(x) and empty(jax.tree.map(lambda a: np.asarray(a)[None], x))[0]:
-        warnings.warn(
+    if is_concrete(x) and masks(x) and empty(jax.tree.map(lambda a: np.asarray(a)[None], x))[0]:
+        warn(
             "observation: nothing is there, for its masks are false everywhere. True means "
-            "present; if it is not an empty data set, invert them.",
-            UserWarning,
-            stacklevel=4,
+            "present; if it is not an empty data set, invert them."
         )
     return cleared(x)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from typing import Any
 
 import jax
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsbi.missing import Role, roles
+from jaxsbi.notice import warn
 from jaxsbi.workarounds import register_dataclass
 
 FAR = 2.0
@@ -83,12 +83,10 @@ class Reach:
             told = f"{name}: {value[place]:.4g}, where simulations are {mean:.4g} on average and "
             told += f"at least {worst:.3g} times closer to it"
         if told:
-            warnings.warn(
+            warn(
                 f"observation{told}: it lies outside of what was trained on. The simulator may "
                 "not describe these data, and what was learned is an extrapolation there. Look at "
-                "prior predictive draws, and at diagnostics.misspecification.",
-                UserWarning,
-                stacklevel=4,
+                "prior predictive draws, and at diagnostics.misspecification."
             )
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from jaxsbi.notice import is_concrete, warn
 
 DRAWS = 512
 """Draws that are looked at."""
@@ -23,15 +24,13 @@ def warn_beyond(trained: Any, new: Any, where: str = "with_prior") -> None:
         where: Who warns.
     """
     share = _share_beyond(trained, new)
-    if isinstance(share, jax.core.Tracer) or not share > SHARE:
+    if not is_concrete(share) or not share > SHARE:
         return
-    warnings.warn(
+    warn(
         f"{where}: {share:.0%} of the new prior lies outside the support of the training prior. "
         "What was learned says nothing there, and draws stay inside: a posterior that piles up at "
         "a border of the training prior is cut off by it, and so is its evidence. Simulate under "
-        "the wider prior and train again.",
-        UserWarning,
-        stacklevel=3,
+        "the wider prior and train again."
     )
 
 

@@ -12,7 +12,8 @@ MAX_FUNCTION_LINES = 60
 
 # Imports go one way: a room may import its own group and the groups before it.
 GROUPS = (
-    ("workarounds", "missing", "support"),
+    ("workarounds", "notice"),
+    ("missing", "support"),
     ("dataspec", "reach"),
     ("base", "batching", "devices", "disk", "fingerprint", "interop", "interrupt"),
     ("checkpoint",),

@@ -11,6 +11,7 @@ from jax import Array
 
 from jaxsbi.latent.maps import truncation_bounds
 from jaxsbi.latent.routes import TRUNCATED, choose
+from jaxsbi.notice import is_concrete
 
 # A lower tail x^a underflows for small a, and a mass piled up against an end that is not zero (a
 # Beta's at 1) lies between two floats. The thresholds are where a float32 round trip at |z| = 4
@@ -49,6 +50,6 @@ def is_usable(d: Any) -> bool:
     """`usable` as a Python bool; False where the answer depends on traced parameters."""
     if type(d) not in _CONDITIONS and type(d) not in TRUNCATED:
         return True
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(d)):
+    if not is_concrete(d):
         return False
     return bool(np.all(_usable(d)))

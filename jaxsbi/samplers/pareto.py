@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from jaxsbi.base import Array
 
+_LEAST = 1e-6  # of the largest excess
 
 def pareto_k(log_weights: Array) -> Array:
     """Return the shape k of the upper tail of importance weights, a scalar.
@@ -29,16 +30,17 @@ def pareto_k(log_weights: Array) -> Array:
     peak = jnp.where(jnp.isfinite(ordered[0]), ordered[0], 0.0)
     cut = jnp.exp(ordered[-1] - peak)
     excess = (jnp.exp(ordered[:-1] - peak) - cut)[::-1]
-    flat = excess[0] <= 0
-    k = _fit(jnp.where(flat, jnp.linspace(0.1, 1.0, size, dtype=excess.dtype), excess))
-    return jnp.where(flat, jnp.where(cut > 0, -jnp.inf, jnp.inf), k)
+    few, equal = cut <= 0, excess[-1] <= 0
+    k = _fit(jnp.where(few | equal, jnp.linspace(0.1, 1.0, size, dtype=excess.dtype), excess))
+    return jnp.where(few, jnp.inf, jnp.where(equal, -jnp.inf, k))
 
 
 def _fit(excess: Array) -> Array:
-    """Return k of a generalised Pareto distribution from sorted positive excesses."""
+    """Return k of a generalised Pareto distribution from sorted excesses, of which the last is positive."""
     size = excess.shape[0]
     grid = 30 + int(size**0.5)
-    quartile = excess[int(size / 4 + 0.5) - 1]
+    # Large log-weights have few digits, so that some excesses are equal, and those at the cut 0.
+    quartile = jnp.maximum(excess[int(size / 4 + 0.5) - 1], _LEAST * excess[-1])
     positions = 1.0 - jnp.sqrt(grid / (jnp.arange(1, grid + 1) - 0.5))
     scale = positions / (3.0 * quartile) + 1.0 / excess[-1]
     shapes = jnp.mean(jnp.log1p(-scale[:, None] * excess[None, :]), axis=1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsbi.base import DataSpec, Fitted, History, Method, Posterior
+from jaxsbi.base import DataSpec, Fitted, History, Method, Posterior, warn
 from jaxsbi.disk import versions
 from jaxsbi.priors import Prior
 from jaxsbi.reach import Reach
@@ -108,11 +107,9 @@ def load(
             f"this is {versions()}.)"
         ) from error
     if decoder.ignored:
-        warnings.warn(
+        warn(
             f"{folder / files.JSON} was saved by a newer version of jaxsbi; ignored what this one "
-            f"does not know: {', '.join(decoder.ignored)}. Upgrade jaxsbi to be sure.",
-            UserWarning,
-            stacklevel=2,
+            f"does not know: {', '.join(decoder.ignored)}. Upgrade jaxsbi to be sure."
         )
     return fitted
 
