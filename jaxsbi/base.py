@@ -191,7 +191,8 @@ class Posterior:
         look = getattr(self.method, "look_at", None)
         if look is not None and is_concrete((self, draws)):
             look(self.variables, self.prior, draws)
-        return draws, info
+        # A compiled program returns a dict sorted.
+        return {name: draws[name] for name in self.prior.names}, info
 
     def log_prob(self, theta: Theta, x: Data) -> Array:
         """Return the log-density of one parameter set given one observation (a scalar).
@@ -200,8 +201,8 @@ class Posterior:
         it is `log p(x | theta) + log p(theta)` up to a constant that depends on `x` only.
 
         Raises:
-            TypeError: If `theta` is no dict.
-            ValueError: If `theta` has a missing or an extra name, or another shape.
+            TypeError: If `theta` is no dict, or `x` has another structure.
+            ValueError: If `theta` has a missing or an extra name, or one of them another shape.
             NotImplementedError: If the road has no density.
         """
         theta = self.prior.check(theta)

@@ -23,6 +23,7 @@ from jaxsbi.base import (
     warn,
 )
 from jaxsbi.methods import likelihood
+from jaxsbi.methods.fixed import fixed
 from jaxsbi.priors import Prior
 from jaxsbi.samplers.pareto import pareto_k
 from jaxsbi.samplers.weights import effective_size, log_mean_and_error, systematic
@@ -142,7 +143,7 @@ def importance(
     if isinstance(log_likelihood, Posterior):
         result = _by_posterior(posterior, prior, log_likelihood, key, x, int(n))
     else:
-        result = _by_function(log_likelihood, posterior, prior, key, x, int(n))
+        result = _by_function(fixed(log_likelihood), posterior, prior, key, x, int(n))
     if is_concrete(result):
         if not np.isfinite(float(result.log_evidence)):
             raise ValueError(
@@ -189,7 +190,7 @@ def _check(posterior: Any, target: Any, prior: Prior) -> None:
         )
 
 
-@functools.partial(jax.jit, static_argnames=("log_likelihood", "n"))
+@functools.partial(jax.jit, static_argnames="n")
 def _by_function(
     log_likelihood: LogLikelihood, posterior: Posterior, prior: Prior, key: Key, x: Data, n: int
 ) -> Weighted:

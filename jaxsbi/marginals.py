@@ -56,6 +56,8 @@ def marginals(
     fitted = {}
     for number, (group, part) in enumerate(zip(wanted, priors, strict=True)):
         theta = {name: simulations.theta[name] for name in group}
-        rows = Simulations(theta, simulations.x, simulations.weight)
+        # The other parameters are latents: for the group, joint scores are those of its own part.
+        score = simulations.score and {name: simulations.score[name] for name in group}
+        rows = Simulations(theta, simulations.x, simulations.weight, score)
         fitted[group] = fit(jax.random.fold_in(key, number), method, part, rows, **options)
     return fitted

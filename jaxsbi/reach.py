@@ -54,7 +54,7 @@ class Reach:
         far = np.float32(FAR * max(1.0, *ratio))
         return cls(treedef.unflatten(mean), treedef.unflatten(most), far)
 
-    def warn(self, x: Any, counts: Any = None) -> None:
+    def warn(self, x: Any, counts: Any = None) -> bool:
         """Warn if a number of an observation (concrete, as `DataSpec.conform` returns it) is far.
 
         Only numbers on their own are looked at: their combinations are the business of
@@ -63,6 +63,9 @@ class Reach:
         Args:
             x: One data set, or several along a leading axis.
             counts: Like it: which of its numbers were observed; all by default.
+
+        Returns:
+            Whether it warned.
         """
         leaves = jax.tree_util.tree_flatten_with_path(x)[0]
         measured = zip(jax.tree.leaves(self.mean), jax.tree.leaves(self.most), strict=True)
@@ -88,6 +91,7 @@ class Reach:
                 "not describe these data, and what was learned is an extrapolation there. Look at "
                 "prior predictive draws, and at diagnostics.misspecification."
             )
+        return bool(told)
 
 
 def _measured(a: Any, role: Role, members: bool) -> tuple[np.ndarray, np.ndarray, float]:

@@ -11,7 +11,7 @@ import pytest
 import scipy.stats
 
 import jaxsbi
-from jaxsbi.base import DataSpec, configuration
+from jaxsbi.base import DataSpec, configuration, leaf
 from jaxsbi.importance import weigh
 from jaxsbi.samplers.pareto import pareto_k
 
@@ -152,6 +152,27 @@ def test_pareto_k_is_that_of_arviz(k):
         warnings.simplefilter("ignore")
         expected = float(arviz.psislw(np.log(weights))[1])
     assert float(pareto_k(jnp.log(jnp.asarray(weights)))) == pytest.approx(expected, abs=0.02)
+
+
+def test_equal_weights_at_the_cut_do_not_hide_a_heavy_tail():
+    weights = scipy.stats.genpareto.rvs(1.2, size=10_000, random_state=np.random.default_rng(0))
+    exact = float(pareto_k(jnp.asarray(np.log(weights), jnp.float32)))
+    # Beside 1e6, a float has two digits after the point, and hundreds of log-weights are equal.
+    shifted = jnp.asarray(np.log(weights) - 1e6, jnp.float32)
+    assert len(np.unique(shifted)) < 1000
+    assert float(pareto_k(shifted)) == pytest.approx(exact, abs=0.1)
+
+
+def test_a_likelihood_may_be_a_pytree():
+    @configuration
+    class Measured:
+        sigma: jax.Array = leaf()
+
+        def __call__(self, theta, x):
+            return jax.scipy.stats.norm.logpdf(x[0], theta["theta"], self.sigma)
+
+    weighted = importance(posterior(), Measured(sigma=jnp.array(SIGMA)))
+    np.testing.assert_allclose(weighted.log_evidence, EVIDENCE, atol=1e-4)
 
 
 def test_pareto_k_of_few_or_equal_weights():

@@ -52,6 +52,23 @@ def test_pairs_have_the_exact_marginals(simulations) -> None:
         np.testing.assert_allclose(correlation, expected, atol=0.1)
 
 
+def test_joint_scores_are_those_of_the_group() -> None:
+    prior = jaxsbi.Prior(a=dist.Normal(0.0, 1.0), b=dist.Normal(0.0, 1.0))
+
+    def log_joint(theta, x, latents):
+        return -0.5 * ((x[0] - theta["a"]) ** 2 + (x[1] - theta["b"]) ** 2)
+
+    def scored(key, theta):
+        x = jnp.stack([theta["a"], theta["b"]]) + jax.random.normal(key, (2,))
+        return x, {}
+
+    rows = jaxsbi.simulate_scored(jax.random.key(0), prior, scored, log_joint, 300, progress=False)
+    fitted = jaxsbi.marginals(
+        jax.random.key(1), jaxsbi.npe(score=1.0), prior, rows, ["b"], max_epochs=2, progress=False
+    )
+    assert np.isfinite(fitted["b",].history.best_loss)
+
+
 def test_names_are_checked(simulations) -> None:
     def run(*groups):
         return jaxsbi.marginals(jax.random.key(0), METHOD, PRIOR, simulations, groups)

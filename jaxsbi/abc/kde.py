@@ -287,11 +287,13 @@ def _log_prob(kde: KernelDensity, theta: Theta) -> Array:
 
 @functools.partial(jax.jit, static_argnums=2)
 def _sample(kde: KernelDensity, key: Key, n: int) -> Theta:
-    key_centre, key_move = jax.random.split(key)
+    key_centre, key_move, key_order = jax.random.split(key, 3)
     total = jnp.cumsum(jnp.exp(kde.log_weight))
     # One draw from each n-th of the mass: copies of a draw are spread as evenly as can be.
     level = total[-1] * (jnp.arange(n) + jax.random.uniform(key_centre, (n,))) / n
     index = jnp.clip(jnp.searchsorted(total, level), 0, len(total) - 1)
+    # Centres may lie in an order, such as the nearest first: draws do not.
+    index = jax.random.permutation(key_order, index)
     factor = kde.factor[jnp.minimum(index, kde.factor.shape[0] - 1)]
     noise = jax.random.normal(key_move, (n, kde.centre.shape[1]))
     move = jnp.sum(factor * noise[:, None, :], axis=2)

@@ -18,7 +18,6 @@ from jaxsbi.base import (
     Simulator,
     Theta,
     check_key,
-    configuration,
     is_concrete,
     positive,
 )
@@ -33,24 +32,6 @@ NEIGHBOURS = 100
 """The nearest simulations whose own neighbours say how dense simulations are about the data."""
 FEW = 20
 """With fewer kept draws than this nothing is said of an observation outside the simulations."""
-
-
-@configuration
-class Function:
-    """A plain function as a pytree without leaves, so that it can stand where a pytree can."""
-
-    function: Callable[..., Any]
-
-    def __call__(self, *args: Any) -> Any:
-        """Call the function."""
-        return self.function(*args)
-
-
-def as_pytree(function: Any) -> Any:
-    """Return a function that may be passed to a compiled program: its arrays are traced."""
-    if function is None or not jax.tree_util.all_leaves([function]):
-        return function
-    return Function(function=function)
 
 
 class Nearest(NamedTuple):

@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxsbi.abc.distances import Summary
-from jaxsbi.abc.nearest import as_pytree, summarize
+from jaxsbi.abc.nearest import summarize
 from jaxsbi.abc.rejection import RejectionInfo
 from jaxsbi.abc.smc import SMCInfo
 from jaxsbi.base import Array, Data, DataSpec, Theta
+from jaxsbi.methods.fixed import fixed
 from jaxsbi.networks.flatten import flatten
 from jaxsbi.priors import Prior
 
@@ -56,7 +57,8 @@ def adjust(
     """
     # Another shape would be broadcast against the kept data.
     x_observed = DataSpec.of(info.x, batched=True).conform(x_observed)
-    return _adjust(prior, draws, info, x_observed, jnp.asarray(local), as_pytree(summary))
+    adjusted, weights = _adjust(prior, draws, info, x_observed, jnp.asarray(local), fixed(summary))
+    return {name: adjusted[name] for name in prior.names}, weights
 
 
 @jax.jit

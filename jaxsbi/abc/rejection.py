@@ -13,7 +13,6 @@ import numpy as np
 from jaxsbi.abc.distances import Distance, Summary
 from jaxsbi.abc.nearest import (
     FEW,
-    as_pytree,
     check_measure,
     check_problem,
     chosen_chunk,
@@ -35,6 +34,7 @@ from jaxsbi.base import (
     positive,
     warn,
 )
+from jaxsbi.methods.fixed import fixed
 from jaxsbi.priors import Prior
 from jaxsbi.simulate import _simulate_chunk
 
@@ -150,7 +150,7 @@ def rejection(
     n = positive("num_simulations", num_simulations)
     _check_choice(keep, epsilon, n)
     size = chosen_chunk(shape, n, chunk_size)
-    measure_by = as_pytree(distance), as_pytree(summary)
+    measure_by = fixed(distance), fixed(summary)
     if keep is None:
         assert epsilon is not None
         draws, info = _within(

@@ -14,7 +14,6 @@ from jaxsbi.abc.distances import Distance, Summary
 from jaxsbi.abc.kde import covariance_root
 from jaxsbi.abc.nearest import (
     Nearest,
-    as_pytree,
     check_measure,
     check_problem,
     chosen_chunk,
@@ -35,6 +34,7 @@ from jaxsbi.base import (
     positive,
     warn,
 )
+from jaxsbi.methods.fixed import fixed
 from jaxsbi.missing import cleared
 from jaxsbi.priors import Prior
 from jaxsbi.samplers.weights import effective_size
@@ -150,7 +150,7 @@ def smc(
     n = positive("num_simulations", num_simulations)
     _check_sizes(n, particles, rounds, quantile)
     z, info = _smc(
-        simulator, prior, as_pytree(distance), as_pytree(summary), key, x_observed,
+        simulator, prior, fixed(distance), fixed(summary), key, x_observed,
         jnp.asarray(quantile), n=n, particles=int(particles), rounds=int(rounds),
         size=chosen_chunk(shape, n, chunk_size),
     )  # fmt: skip
@@ -158,7 +158,7 @@ def smc(
     if is_concrete(info):
         check_kept(info, "smc")
         info.warn()
-    return draws, info
+    return {name: draws[name] for name in prior.names}, info
 
 
 def _check_sizes(n: int, particles: Any, rounds: Any, quantile: float) -> None:

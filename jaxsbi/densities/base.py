@@ -115,13 +115,14 @@ def standard_normal_log_prob(z: Array) -> Array:
     return -0.5 * jnp.sum(z * z) - 0.5 * z.size * LOG_2PI
 
 
-def check_some(density: Any, name: str) -> None:
-    """Raise a ValueError unless there is at least one of what the attribute `name` counts."""
-    if getattr(density, name) < 1:
-        raise ValueError(
-            f"{type(density).__name__}: expected {name} >= 1, got {getattr(density, name)}. "
-            "Leave it out for the default."
-        )
+def check_some(density: Any, *names: str) -> None:
+    """Raise a ValueError unless there is at least one of what each of these attributes counts."""
+    for name in names:
+        if getattr(density, name) < 1:
+            raise ValueError(
+                f"{type(density).__name__}: expected {name} >= 1, got {getattr(density, name)}. "
+                "Leave it out for the default."
+            )
 
 
 def check_density(road: str, density: Any) -> None:

@@ -7,10 +7,26 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 
 from jaxsbi.base import Array
 
 Layer = dict[str, Array]
+
+THIRD = 1.0 / 3.0
+"""Variance of a masked network's weights, for `kernel_init`. Chosen by validation loss on two moons
+and a 10-d Gaussian: masked tanh networks are smoother than a coupling's and need less restraint."""
+
+
+def degrees(dim: int, hidden: int) -> np.ndarray:
+    """Return the degree of each unit of a masked network (MADE), shape `(hidden,)`.
+
+    Degrees cycle over 0 … dim - 2: a hidden unit of degree m sees inputs 0 … m only, and the
+    parameters of number i see units of degree < i.
+    """
+    if hidden < dim - 1:  # too few units for all degrees: spread them
+        return np.arange(hidden) * (dim - 1) // hidden
+    return np.arange(hidden) % max(dim - 1, 1)
 
 
 def hidden_stack(

@@ -72,10 +72,10 @@ class SplineCoupling(nn.Module):
         """Check the configuration.
 
         Raises:
-            ValueError: If there are no layers.
+            ValueError: If there is none of what a number counts.
         """
         super().__post_init__()
-        check_some(self, "layers")
+        check_some(self, "layers", "hidden", "depth", "knots")
 
     def setup(self) -> None:
         """Create the parameters, stacked over layers: few arrays compile and update fast."""

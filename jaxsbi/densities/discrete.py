@@ -12,6 +12,7 @@ import numpy as np
 
 from jaxsbi.base import Array, Key
 from jaxsbi.densities.base import View, check_some, kernel_init, require_dim
+from jaxsbi.densities.conditioner import THIRD, degrees
 from jaxsbi.densities.mass import (
     Bernoulli,
     Binomial,
@@ -27,7 +28,6 @@ EARLIER_GAIN = 0.1
 """The same for the path from earlier numbers, which has d (d - 1) / 2 weights or more: fast ones
 fit noise. On 100 spikes without a linear start, gains of 0, 0.1 and 1 end 1.11, 1.13 and 1.43 nats
 above the exact likelihood at 1,000 simulations, and 0.23, 0.24 and 0.40 at 10,000."""
-THIRD = 1.0 / 3.0
 
 
 class _Discrete(nn.Module, kw_only=True):  # type: ignore[call-arg]
@@ -43,6 +43,15 @@ class _Discrete(nn.Module, kw_only=True):  # type: ignore[call-arg]
     dim: int | None = None
 
     kind: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        """Check the configuration.
+
+        Raises:
+            ValueError: If there is none of what a number counts.
+        """
+        super().__post_init__()
+        check_some(self, "hidden", "depth")
 
     @property
     def law(self) -> Any:
@@ -61,11 +70,7 @@ class _Discrete(nn.Module, kw_only=True):  # type: ignore[call-arg]
         # logistic regressions is easy to learn from few examples.
         self.read_outputs = nn.Dense(outputs, kernel_init=zeros)
         self.linear_context = nn.Dense(outputs, kernel_init=zeros, use_bias=False)
-        # Degrees as in `autoregressive.py`.
-        inputs = np.repeat(np.arange(dim), width)
-        units = np.arange(hidden) % max(dim - 1, 1)
-        if hidden < dim - 1:
-            units = np.arange(hidden) * (dim - 1) // hidden
+        inputs, units = np.repeat(np.arange(dim), width), degrees(dim, hidden)
         targets = np.repeat(np.arange(dim), self.law.num_parameters)
         shape = (hidden, hidden)
         self.first = self.param("first", kernel_init(THIRD), (inputs.size, hidden)) * (
@@ -203,7 +208,8 @@ class MaskedBinomial(_Discrete, kw_only=True):  # type: ignore[call-arg]
     """Autoregressive law of counts, each binomial given the context and those before it.
 
     Attributes:
-        total: Number of trials; what lies outside 0 … total has probability zero.
+        total: Number of trials; what lies outside 0 … total has probability zero. In float32 a
+            log-probability is known to 0.04 nat with 10⁵ trials, to 1 with 10⁶.
         hidden: Width of the network.
         depth: Its hidden layers.
         activation: A registered name.

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.special import gammaln, logsumexp
 
+from jaxsbi import latent
 from jaxsbi.base import Array, Key
 from jaxsbi.densities.glm import least_squares, logistic_regression
 
@@ -198,7 +199,7 @@ class LogisticMixture:
         below = ((jnp.arcsinh(k - 0.5) - middle) / unit - location) * slope
         width = _cell(k) / unit * slope
         # F(b) - F(a) = F(b) (1 - F(a)) (1 - exp(a - b)): nothing cancels, in either tail.
-        each = jax.nn.log_sigmoid(above) + jax.nn.log_sigmoid(-below) + _log1mexp(width)
+        each = jax.nn.log_sigmoid(above) + jax.nn.log_sigmoid(-below) + latent.log1mexp(width)
         return logsumexp(log_weight + each)
 
     def draw(self, key: Key, raw: Array, spread: Spread) -> Array:
@@ -243,15 +244,3 @@ def _cell(k: Array) -> Array:
     # sinh of the difference, with the cancellation done by hand.
     step = 2.0 * a / (above * jnp.hypot(1.0, below) + below * jnp.hypot(1.0, above))
     return jnp.where(k == 0, 2.0 * math.asinh(0.5), jnp.arcsinh(step))
-
-
-def _log1mexp(a: Array) -> Array:
-    """Return log(1 - exp(-a)) for a > 0, with all its digits."""
-    # Cells narrower than this are beyond float32's numbers k.
-    a = jnp.maximum(a, jnp.finfo(a.dtype).tiny)
-    small = a < 0.7
-    return jnp.where(
-        small,
-        jnp.log(-jnp.expm1(-jnp.where(small, a, 0.7))),
-        jnp.log1p(-jnp.exp(-jnp.where(small, 0.7, a))),
-    )

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxsbi.base import Array, Key, configuration
+from jaxsbi.base import Array, Key, configuration, warn
 from jaxsbi.batching import over_draws
 from jaxsbi.fields.paths import log_ratio
 
@@ -41,11 +41,20 @@ class FieldInfo(NamedTuple):
 
     Attributes:
         num_steps: Steps taken.
-        failed: Whether the solver gave up (its draws are then NaN).
+        failed: Whether the solver gave up; draws of the ODE are then NaN, of the SDE some.
     """
 
     num_steps: Array
     failed: Array
+
+    def warn(self) -> None:
+        """Warn (on the host) of draws that are NaN."""
+        if bool(jnp.any(self.failed)):
+            warn(
+                "fields: draws are NaN, for the solver gave up, or the field has no value there. "
+                "Raise the sampler's tolerance or take fixed steps (tolerance=None); if that does "
+                "not help, look at the training's losses."
+            )
 
 
 @configuration

@@ -8,7 +8,8 @@ float32; `model` reads NumPyro models.
 from jaxsbi.latent.maps import from_latent, latent_log_prob, log_prob, to_latent
 from jaxsbi.latent.model import run, survey
 from jaxsbi.latent.routes import KINDS, PriorError, Route, choose, refuse, strip_masks
-from jaxsbi.latent.special import log_normal_density
+from jaxsbi.latent.special import log1mexp, log_normal_density
+from jaxsbi.latent.truncated import log_mass, truncated_from_z
 from jaxsbi.latent.usable import is_usable
 
 __all__ = [
@@ -19,6 +20,8 @@ __all__ = [
     "from_latent",
     "is_usable",
     "latent_log_prob",
+    "log1mexp",
+    "log_mass",
     "log_normal_density",
     "log_prob",
     "refuse",
@@ -26,4 +29,5 @@ __all__ = [
     "strip_masks",
     "survey",
     "to_latent",
+    "truncated_from_z",
 ]

@@ -68,7 +68,8 @@ def conditional(
         Given numbers are repeated as they came; numbers left out are NaN.
 
     Raises:
-        TypeError: If the posterior is of another road, or a part has another structure or dtype.
+        TypeError: If the posterior is of another road or of rounds, or a part has another
+            structure or dtype.
         ValueError: If a shape or a name is not known, given parameters lie outside the prior's
             support, nothing is left to draw, or the prior is a model and only some of its
             parameters are given: z of one parameter then depends on the others.
@@ -96,7 +97,8 @@ def conditional_log_prob(
 
     `of={"theta": {"a": a}}` and `given={"x": x}` asks for a marginal posterior, `of={"x": x}` and
     `given={"theta": theta}` for the likelihood. The density is that of the probability-flow ODE;
-    with more numbers in theta and x than the solver's `exact_dim` its divergence is estimated.
+    with more numbers in theta and x than its `exact_dim` (`fields.ODE`) the divergence is
+    estimated.
 
     Args:
         posterior: What `jaxsbi.fit` returned for `jaxsbi.joint()`, or an ensemble of it.
@@ -106,7 +108,8 @@ def conditional_log_prob(
             these of its numbers count; where it is on both, these are given and the others asked.
 
     Raises:
-        TypeError: If the posterior is of another road, or a part has another structure or dtype.
+        TypeError: If the posterior is of another road or of rounds, or a part has another
+            structure or dtype.
         ValueError: As `conditional`; or if something is on both sides, or nothing is asked.
     """
     _check(posterior, observed, of=of, given=given)
@@ -255,6 +258,11 @@ def _check(posterior: Posterior, observed: Data | None, **sides: Any) -> None:
         raise TypeError(
             "posterior: expected one of jaxsbi.joint(), which learns all conditionals, got one of "
             f"{type(_single(posterior)).__name__}."
+        )
+    if not isinstance(posterior.prior, Prior):
+        raise TypeError(
+            "posterior: expected one that jaxsbi.fit returned, got one of sequential rounds, which "
+            "answers one question: posterior.sample."
         )
     for side, some in sides.items():
         if not isinstance(some, Mapping) or not isinstance(some.get("theta", {}), Mapping):

@@ -279,7 +279,7 @@ class Emulator:
 
 
 def moments(y: Data) -> tuple[Data, Data]:
-    """Return mean and standard deviation over the leading axis; 1 where nothing varies."""
+    """Return mean and scale over the leading axis: of constants |mean|, or 1."""
     mean = jax.tree.map(lambda a: jnp.mean(a, 0), y)
 
     def scale(a: Array, m: Array) -> Array:

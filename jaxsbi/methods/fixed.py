@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from jaxsbi.base import Data, configuration
+from jaxsbi.base import configuration
 
 
 @configuration
@@ -18,14 +18,17 @@ class Fixed:
         function: The function; traced once per function object.
     """
 
-    function: Callable[[Any], Data]
+    function: Callable[..., Any]
 
-    def __call__(self, value: Any) -> Data:
+    def __call__(self, *args: Any) -> Any:
         """Return the function's result."""
-        return self.function(value)
+        return self.function(*args)
 
 
-def fixed(function: Callable[[Any], Data]) -> Any:
-    """Return a function that is a pytree: itself, if it is one."""
+def fixed(function: Any) -> Any:
+    """Return a function that is a pytree, and may be an argument of a compiled program.
+
+    If it is one, itself: its arrays are then traced.
+    """
     is_pytree = not jax.tree_util.all_leaves([function])
     return function if is_pytree else Fixed(function=function)

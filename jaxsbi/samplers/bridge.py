@@ -20,7 +20,8 @@ def log_evidence(key: Key, log_density: LogDensity, z: Array, value: Array) -> A
     """Return the log of the integral of a density, from each of several independent sets of draws.
 
     Draws of the density and of a Student t fitted to those of *another* set are joined by the
-    optimal bridge (Meng & Wong 1996, Stat. Sin. 6, 831). Where the Student t overlaps with the
+    bridge of Meng & Wong (1996, Stat. Sin. 6, 831), which weighs both laws alike here: draws of
+    chains are worth far fewer than they are. Where the Student t overlaps with the
     density, the error is that of a few hundred independent draws, whatever the way from the prior
     was; where it does not (modes far apart, a thin banana), the sets disagree.
 

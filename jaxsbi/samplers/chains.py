@@ -34,10 +34,11 @@ def resampled_start(
     """Return starting points, resampled from N(0, I) draws in proportion to the density.
 
     With many chains the starts already carry the weights of separated modes, which chains alone
-    could not exchange. Where the density is nowhere finite, the starts are the prior's.
+    could not exchange. Where the density is nowhere finite, the starts are the prior's. There are
+    at least as many candidates as chains.
     """
     key_draw, key_pick = jax.random.split(key)
-    z = jax.random.normal(key_draw, (candidates, dim))
+    z = jax.random.normal(key_draw, (max(candidates, chains), dim))
     weight = normalized(finite_log_ratio(z, jax.vmap(log_density)(z)))
     return z[systematic(key_pick, weight, chains)]
 

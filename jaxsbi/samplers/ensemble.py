@@ -42,11 +42,10 @@ class Ensemble:
             ValueError: If walkers are few or odd, or a number of steps is out of its range.
         """
         even = self.walkers >= 4 and self.walkers % 2 == 0
-        if not even or self.warmup < 0 or self.thin < 1 or self.candidates < self.walkers:
+        if not even or self.warmup < 0 or self.thin < 1:
             raise ValueError(
-                "ensemble: expected an even number of walkers >= 4, warmup >= 0, thin >= 1 and "
-                f"candidates >= walkers, got walkers={self.walkers}, warmup={self.warmup}, "
-                f"thin={self.thin}, candidates={self.candidates}."
+                "ensemble: expected an even number of walkers >= 4, warmup >= 0 and thin >= 1, "
+                f"got walkers={self.walkers}, warmup={self.warmup}, thin={self.thin}."
             )
 
     def __call__(

@@ -13,16 +13,15 @@ from jaxsbi.samplers.chains import LogDensity, kept_steps, report, resampled_sta
 from jaxsbi.samplers.convergence import ChainInfo
 
 
-def check_chains(name: str, chains: int, warmup: int, candidates: int) -> None:
+def check_chains(name: str, chains: int, warmup: int) -> None:
     """Raise unless there are chains to compare and a warm-up to adapt in.
 
     Raises:
         ValueError: If there are fewer than 2 chains, or the warm-up is too short to adapt.
     """
-    if chains < 2 or warmup < 20 or candidates < chains:
+    if chains < 2 or warmup < 20:
         raise ValueError(
-            f"{name}: expected chains >= 2, warmup >= 20 and candidates >= chains, got "
-            f"chains={chains}, warmup={warmup}, candidates={candidates}."
+            f"{name}: expected chains >= 2 and warmup >= 20, got chains={chains}, warmup={warmup}."
         )
 
 

@@ -38,7 +38,7 @@ class HMC:
             ValueError: If there are fewer than 2 chains, no leapfrog step, or the warm-up is too
                 short to adapt.
         """
-        hamiltonian.check_chains("hmc", self.chains, self.warmup, self.candidates)
+        hamiltonian.check_chains("hmc", self.chains, self.warmup)
         if self.leapfrog_steps < 1:
             raise ValueError(f"hmc: expected leapfrog_steps >= 1, got {self.leapfrog_steps}.")
 

@@ -85,6 +85,18 @@ class Hamiltonian:
     leapfrog_steps: int = 3
     target_acceptance: float = 0.8
 
+    def __post_init__(self) -> None:
+        """Check the configuration.
+
+        Raises:
+            ValueError: If a number is out of its range.
+        """
+        if self.leapfrog_steps < 1 or not 0.0 < self.target_acceptance < 1.0:
+            raise ValueError(
+                "Hamiltonian: expected leapfrog_steps >= 1 and target_acceptance between 0 and 1, "
+                f"got {self.leapfrog_steps} and {self.target_acceptance}."
+            )
+
     def cloud(self, log_density: LogDensity, z: Array) -> Cloud:
         """Return particles with log-densities and gradients, 0 where these are not finite.
 

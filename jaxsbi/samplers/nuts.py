@@ -34,7 +34,7 @@ class NUTS:
         Raises:
             ValueError: If there are fewer than 2 chains, or the warm-up is too short to adapt.
         """
-        hamiltonian.check_chains("nuts", self.chains, self.warmup, self.candidates)
+        hamiltonian.check_chains("nuts", self.chains, self.warmup)
 
     def __call__(
         self, key: Key, log_density: LogDensity, dim: int, n: int

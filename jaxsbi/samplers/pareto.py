@@ -9,6 +9,7 @@ from jaxsbi.base import Array
 
 _LEAST = 1e-6  # of the largest excess
 
+
 def pareto_k(log_weights: Array) -> Array:
     """Return the shape k of the upper tail of importance weights, a scalar.
 
@@ -36,7 +37,7 @@ def pareto_k(log_weights: Array) -> Array:
 
 
 def _fit(excess: Array) -> Array:
-    """Return k of a generalised Pareto distribution from sorted excesses, of which the last is positive."""
+    """Return k of a generalised Pareto distribution from sorted excesses; the last is positive."""
     size = excess.shape[0]
     grid = 30 + int(size**0.5)
     # Large log-weights have few digits, so that some excesses are equal, and those at the cut 0.

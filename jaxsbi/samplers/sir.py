@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsbi.base import Array, Key, configuration, warn
+from jaxsbi.batching import over_draws
 from jaxsbi.samplers.chains import LogDensity
 from jaxsbi.samplers.convergence import chain_statistics, nowhere
 from jaxsbi.samplers.weights import (
@@ -107,7 +108,7 @@ class SIR:
         key_draw, key_pick, key_order, key_groups = jax.random.split(key, 4)
         size = -(-max(self.candidates, self.multiple * n) // _GROUPS)
         z = jax.random.normal(key_draw, (_GROUPS * size, dim))
-        value = jax.vmap(log_density)(z)
+        value = over_draws(log_density, z)
         log_weight = finite_log_ratio(z, value)
         evidence, error = log_mean_and_error(log_weight)
         alive = jnp.isfinite(evidence)

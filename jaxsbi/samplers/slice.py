@@ -44,11 +44,11 @@ class Slice:
             ValueError: If there are fewer than 2 chains, or a number of steps is out of its range.
         """
         counts = (self.warmup, self.thin, self.shrinks)
-        if self.chains < 2 or min(counts) < 1 or self.candidates < self.chains:
+        if self.chains < 2 or min(counts) < 1:
             raise ValueError(
-                "slice: expected chains >= 2, warmup, thin and shrinks >= 1, and candidates >= "
-                f"chains, got chains={self.chains}, warmup={self.warmup}, thin={self.thin}, "
-                f"shrinks={self.shrinks}, candidates={self.candidates}."
+                "slice: expected chains >= 2, warmup, thin and shrinks >= 1, got "
+                f"chains={self.chains}, warmup={self.warmup}, thin={self.thin}, "
+                f"shrinks={self.shrinks}."
             )
 
     def __call__(

@@ -10,6 +10,7 @@ from jaxsbi.abc.distances import scaled_euclidean
 from jaxsbi.abc.nearest import FEW, NEIGHBOURS
 from jaxsbi.base import Data, Simulations, warn
 from jaxsbi.networks.flatten import flatten
+from jaxsbi.reach import Reach
 
 FAR = 3.0
 """How isolated an observation is that is warned of. Of ordinary ones about 1 in 100 exceeds 1."""
@@ -30,37 +31,16 @@ def warn_outside(x: Data, simulations: Simulations) -> None:
     used = np.flatnonzero(np.asarray(simulations.weight) > 0)
     if not used.size:
         return
-    advice = (
-        "the simulator may not describe these data, and what is learned there is an extrapolation. "
-        "Look at prior predictive draws."
-    )
-    beyond = _beyond(x, simulations.x, used)
-    if beyond > 1.0:
-        warn(
-            f"observation: a number of it lies {beyond:.1f} standard deviations beyond all "
-            f"{len(simulations)} simulations from the prior: {advice}"
-        )
+    if Reach.of(jax.tree.map(lambda a: np.asarray(a)[used], simulations.x)).warn(x):
         return
     apart = isolated(x, simulations.x, used)
     if apart > FAR:
         warn(
             f"observation: its numbers together are unlike all {len(simulations)} simulations from "
             f"the prior: the nearest is {apart:.3g} times as far away as those near it are from "
-            f"one another: {advice}"
+            "one another: the simulator may not describe these data, and what is learned there is "
+            "an extrapolation. Look at prior predictive draws."
         )
-
-
-def _beyond(x: Data, simulated: Data, used: np.ndarray) -> float:
-    """Return how far a number lies beyond its extremes, in its standard deviations: the worst."""
-    worst = 0.0
-    for observed, rows in zip(jax.tree.leaves(x), jax.tree.leaves(simulated), strict=True):
-        rows = np.asarray(rows, float)[used]
-        low, high = rows.min(0), rows.max(0)
-        width = np.maximum(rows.std(0), 1e-30)
-        value = np.asarray(observed, float)
-        away = np.maximum(np.maximum(low - value, value - high), 0.0) / width
-        worst = max(worst, float(away.max(initial=0.0)))
-    return worst
 
 
 def isolated(x: Data, simulated: Data, used: np.ndarray) -> float:

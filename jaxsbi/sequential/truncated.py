@@ -9,8 +9,8 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import ndtr
 
+from jaxsbi import latent
 from jaxsbi.base import Array, Data, Key, Method, Posterior, Simulator, Theta
 from jaxsbi.methods.likelihood import is_learned_by
 from jaxsbi.priors import Prior
@@ -241,8 +241,10 @@ def _by_box(key: Key, posterior: Posterior, centred: Recentred, x: Data, n: int)
     prior = centred.prior
     z = latents(prior, posterior.sample(key_draws, x, DRAWS))
     low, high = jnp.min(z, 0), jnp.max(z, 0)
-    log_mass = float(jnp.sum(jnp.log(jnp.maximum(ndtr(high) - ndtr(low), 1e-30))))
-    points = jax.random.truncated_normal(key_box, low, high, (n, prior.dim))
+    # Not by jax.random.truncated_normal: in the tails of float32 that has ten values, or one.
+    log_mass = float(jnp.sum(latent.log_mass(low, high)))
+    normal = jax.random.normal(key_box, (n, prior.dim))
+    points = jax.vmap(lambda z: latent.truncated_from_z(z, low, high))(normal)
     theta = jax.vmap(prior.from_latent)(points)
     log_prob = jax.vmap(prior.log_prob)(theta) - log_mass
 

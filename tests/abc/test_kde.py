@@ -118,6 +118,14 @@ def test_draws_have_the_moments_of_the_mixture():
     assert np.all(np.abs(jnp.std(z, 0) - deviation) < 4 * deviation / np.sqrt(2 * n))
 
 
+def test_draws_are_in_no_order():
+    # Draws of `abc.rejection` lie in an order, the nearest first.
+    theta = {"width": jnp.linspace(1.0, 3.0, 1000), "mean": jnp.linspace(-2.0, 2.0, 1000)}
+    sampled = abc.kde(PRIOR, theta).sample(jax.random.key(1), 1000)["mean"]
+    # The correlation of independent numbers scatters by 1 / sqrt(n).
+    assert abs(np.corrcoef(np.arange(1000), sampled)[0, 1]) < 4 / 1000**0.5
+
+
 def test_weights_multiply():
     far = jnp.linspace(0.0, 2.0, 400)
     first = abc.kde(PRIOR, draws(), distances=far, width=0.5)

@@ -204,6 +204,12 @@ def draws_of(target, solver, n=DRAWS):
     return np.asarray(z, np.float64), info
 
 
+def test_draws_that_are_nan_are_warned_of():
+    with pytest.warns(UserWarning, match=r"draws are NaN.*tolerance"):
+        fields.FieldInfo(jnp.array(3), jnp.array([False, True])).warn()
+    fields.FieldInfo(jnp.array(3), jnp.array(False)).warn()
+
+
 @solvers
 def test_draws_of_a_gaussian(solver):
     z, _ = draws_of(GAUSSIAN, solver)

@@ -352,6 +352,12 @@ def test_bad_configuration(make, message):
         make()
 
 
+def test_there_may_be_more_chains_than_candidates(key):
+    sampler = samplers.slice(chains=50, candidates=10, warmup=1)
+    z, _ = sampler(key, lambda z: -0.5 * z @ z, 2, 100)
+    assert z.shape == (100, 2)
+
+
 @pytest.mark.parametrize("kernel", ["hmc", samplers.Hamiltonian])
 def test_a_kernel_is_one(kernel):
     with pytest.raises(TypeError, match=r"kernel: expected .*Hamiltonian\(\), got '?[hH]"):

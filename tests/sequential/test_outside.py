@@ -75,8 +75,22 @@ def test_numbers_that_are_strange_together_are_warned_of(law, x):
 
 def test_one_number_outside_is_named():
     rows = simulations(normal(np.random.default_rng(0), 200))
-    with pytest.warns(UserWarning, match=r"a number of it lies \d+\.\d standard deviations"):
+    with pytest.warns(UserWarning, match=r"observation\[1\]: 50, where simulations"):
         warn_outside(jnp.array([0.0, 50.0, 0.0]), rows)
+
+
+def test_what_is_masked_is_not_compared():
+    rng = np.random.default_rng(0)
+    mask = np.ones((200, 3), bool)
+    mask[:, 2] = rng.random(200) < 0.5
+    mask[0, 2] = True
+    x = {"values": jnp.asarray(rng.normal(size=(200, 3)) * mask, jnp.float32), "mask": mask}
+    rows = Simulations({}, x, jnp.ones(200))
+    there = np.array([True, True, False])
+    warn_outside({"values": jnp.array([0.3, 0.2, 0.0]), "mask": jnp.asarray(there)}, rows)
+    never = {"values": jnp.array([0.3, 0.0, 0.1]), "mask": jnp.asarray(there[[0, 2, 1]])}
+    with pytest.warns(UserWarning, match="its numbers together are unlike all 200 simulations"):
+        warn_outside(never, rows)
 
 
 def test_what_cannot_be_compared_is_not_warned_of():

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+import scipy.stats
 
 import jaxsbi
 from jaxsbi import loop, sequential
-from jaxsbi.base import configuration
+from jaxsbi.base import DataSpec, configuration
 from jaxsbi.recentred import Recentred
 from jaxsbi.sequential import rounds as rounds_module
 
@@ -244,8 +245,31 @@ def test_a_live_set_finds_coordinates_that_fit_it(monkeypatch):
     assert not moved[-1]
 
 
+@configuration
+class Tail(Exact):
+    """A posterior far out in the prior's upper tail."""
+
+    def sample(self, variables, prior, key, x, n):
+        return {"theta": jnp.linspace(5.1, 5.5, n)}, ()
+
+
+def test_a_box_in_the_tail_of_the_prior_has_the_prior_s_law():
+    posterior = jaxsbi.Posterior({}, NARROW, Tail(), DataSpec.of(X))
+    centred = Recentred(NARROW, jnp.zeros(1), jnp.eye(1))
+    keys = jax.random.split(jax.random.key(3))
+    found = truncated_module._by_box(keys[0], posterior, centred, X, 1000)
+    low, high = 5.1, 5.5
+    log_mass = np.log(scipy.stats.norm.sf(low) - scipy.stats.norm.sf(high))
+    theta = np.asarray(found.theta["theta"], float)
+    expected = scipy.stats.norm.logpdf(theta) - log_mass
+    np.testing.assert_allclose(found.log_prob, expected, atol=1e-3)
+    law = scipy.stats.truncnorm(low, high)
+    assert len(np.unique(theta)) > 900  # of 1,000
+    assert scipy.stats.kstest(theta, law.cdf).pvalue > 0.001
+
+
 def test_what_lies_outside_all_simulations_is_warned_of():
-    with pytest.warns(UserWarning, match=r"lies \d+\.\d standard deviations beyond all 200"):
+    with pytest.warns(UserWarning, match=r"observation\[0\]: 50, where simulations"):
         run("truncated", method=Exact(), prior=SQUARE, simulate=of_square,
             x=jnp.array([50.0, 0.0]), num_rounds=1, simulations_per_round=200)  # fmt: skip
 
