@@ -346,3 +346,8 @@ def positive(name: str, value: Any) -> int:
     if not whole or value < 1:
         raise ValueError(f"{name}: expected a positive integer, got {value!r}.")
     return int(value)
+
+
+def varies(scale: Array, mean: Array) -> Array:
+    """Return which standard deviations are more than the rounding of numbers about their mean."""
+    return scale > 8 * jnp.finfo(scale.dtype).eps * jnp.abs(mean)

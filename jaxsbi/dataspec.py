@@ -113,7 +113,8 @@ def check_range(where: str, a: Any, dtype: str, advice: str) -> None:
     """Raise a ValueError for integers that a dtype does not hold: they would wrap."""
     if _kind(dtype) != "int" or not is_concrete(a) or not np.size(a):
         return
-    low, high = int(np.min(a)), int(np.max(a))
+    a = np.asarray(a)  # under jit, the methods of a JAX array are traced
+    low, high = int(a.min()), int(a.max())
     bounds = np.iinfo(dtype)
     if low < bounds.min or high > bounds.max:
         raise ValueError(

@@ -209,6 +209,14 @@ def _by_posterior(
     return _weigh(learned, posterior, prior, key, x, n)
 
 
+def _proposal(method: Any) -> Any:
+    """Return the method, with a field's draws as exact as its density."""
+    if hasattr(method, "method"):  # an ensemble's, or of summaries
+        return dataclasses.replace(method, method=_proposal(method.method))
+    solver = getattr(getattr(method, "sampler", None), "as_density", None)
+    return method if solver is None else dataclasses.replace(method, sampler=solver)
+
+
 def _weigh(
     log_likelihood: Callable[[Theta], Array],
     posterior: Posterior,
@@ -217,7 +225,7 @@ def _weigh(
     x: Data,
     n: int,
 ) -> Weighted:
-    method, variables = posterior.method, posterior.variables
+    method, variables = _proposal(posterior.method), posterior.variables
     draws, info = method.sample(variables, posterior.prior, key, x, n)
 
     def one(theta: Theta) -> Array:

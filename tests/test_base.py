@@ -183,6 +183,12 @@ def test_integers_of_an_observation_do_not_wrap():
         spec.conform(np.array([300]))
 
 
+def test_integers_may_be_closed_over_under_jit():
+    x = jnp.array([200, 3])
+    spec = DataSpec.of(x)
+    assert jax.jit(lambda a: a + jnp.sum(spec.conform(x)))(1) == 204
+
+
 def test_python_numbers_do_not_compile_the_density_again(posterior):
     x = jnp.zeros(posterior.data.leaves[0][1])
     theta = jax.tree.map(lambda a: a[0], posterior.sample(jax.random.key(0), x, 1))

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxsbi.base import Array, Data, configuration, leaf
+from jaxsbi.base import Array, Data, configuration, leaf, varies
 from jaxsbi.networks.flatten import flatten
 
 Distance = Callable[[Data, Data], Array]
@@ -116,10 +116,9 @@ def scaled_euclidean(x: Data) -> Euclidean:
     deviation = jnp.nanmedian(jnp.abs(rows - centre[None]), axis=0) / MAD_OF_NORMAL
     mean = jnp.nanmean(rows, axis=0)
     standard = jnp.sqrt(jnp.nanmean((rows - mean[None]) ** 2, axis=0))
-    # In float32 the deviation of a constant is the rounding of its mean.
-    floor = 1e-6 * jnp.abs(mean)
-    scale = jnp.where(deviation > floor, deviation, standard)
-    return Euclidean(scale=jnp.where(scale > floor, scale, 1.0))
+    # The deviation of a constant is the rounding of its mean.
+    scale = jnp.where(varies(deviation, mean), deviation, standard)
+    return Euclidean(scale=jnp.where(varies(scale, mean), scale, 1.0))
 
 
 def mahalanobis(x: Data) -> Mahalanobis:

@@ -11,7 +11,7 @@ from jaxsbi.abc.distances import Summary
 from jaxsbi.abc.nearest import summarize
 from jaxsbi.abc.rejection import RejectionInfo
 from jaxsbi.abc.smc import SMCInfo
-from jaxsbi.base import Array, Data, DataSpec, Theta
+from jaxsbi.base import Array, Data, DataSpec, Theta, varies
 from jaxsbi.methods.fixed import fixed
 from jaxsbi.networks.flatten import flatten
 from jaxsbi.priors import Prior
@@ -97,9 +97,9 @@ def ridge(x: Array, z: Array, weight: Array) -> Array:
     """
     mean = weight @ x
     scale = jnp.sqrt(weight @ (x - mean[None]) ** 2)
-    varies = scale > 1e-6 * jnp.abs(mean)
-    scale = jnp.where(varies, scale, 1.0)
-    features = jnp.where(varies[None], (x - mean[None]) / scale[None], 0.0)
+    moving = varies(scale, mean)
+    scale = jnp.where(moving, scale, 1.0)
+    features = jnp.where(moving[None], (x - mean[None]) / scale[None], 0.0)
     targets = z - (weight @ z)[None]
     root = jnp.sqrt(weight)[:, None]
     # Singular values, not those of the matrix of products, whose small ones float32 loses.

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxsbi.abc.regression import ridge
-from jaxsbi.base import Array, Data, Simulations, configuration, leaf
+from jaxsbi.base import Array, Data, Simulations, configuration, leaf, varies
 from jaxsbi.networks.flatten import flatten
 from jaxsbi.priors import Prior
 
@@ -65,6 +65,6 @@ def _linear(prior: Prior, simulations: Simulations) -> LinearSummary:
     z = jnp.where(valid[:, None], jax.vmap(prior.to_latent)(simulations.theta), 0.0)
     mean = weight @ numbers
     scale = jnp.sqrt(weight @ (numbers - mean[None]) ** 2)
-    scale = jnp.where(scale > 1e-6 * jnp.abs(mean), scale, 1.0)
+    scale = jnp.where(varies(scale, mean), scale, 1.0)
     rows = jax.vmap(lambda row: _standardized(row, mean, scale))(numbers)
     return LinearSummary(mean=mean, scale=scale, slopes=ridge(rows, z, weight))

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.scipy.special import gammaln, logsumexp
 
 from jaxsbi import latent
-from jaxsbi.base import Array, Key
+from jaxsbi.base import Array, Key, varies
 from jaxsbi.densities.glm import least_squares, logistic_regression
 
 Start = dict[str, Array]
@@ -229,7 +229,7 @@ def spread_of(k: Array) -> Spread:
     """Return mean and scale of asinh(k) over the leading axis; what never varies has scale 1."""
     y = jnp.arcsinh(k.astype(float))
     mean, scale = jnp.mean(y, 0), jnp.std(y, axis=0)
-    return {"location": mean, "scale": jnp.where(scale > 1e-6 * (1.0 + jnp.abs(mean)), scale, 1.0)}
+    return {"location": mean, "scale": jnp.where(varies(scale, 1.0 + jnp.abs(mean)), scale, 1.0)}
 
 
 def _standard(k: Array, spread: Spread, dtype: Any) -> Array:

@@ -19,6 +19,7 @@ from jaxsbi.methods import Ensemble
 from jaxsbi.networks import flatten
 from jaxsbi.noise import Noise
 from jaxsbi.priors import Prior
+from jaxsbi.recentred import Recentred
 
 Model = Callable[..., Data]
 
@@ -91,8 +92,9 @@ def emulator_model(
     return model
 
 
-def sample_sites(prior: Prior) -> Theta:
+def sample_sites(prior: Prior | Recentred) -> Theta:
     """Sample the parameters of a prior as NumPyro sites of their names."""
+    prior = prior.prior if isinstance(prior, Recentred) else prior
 
     def site(name: str, d: Any) -> Array:
         return numpyro.sample(name, d.to_event(len(d.batch_shape)))

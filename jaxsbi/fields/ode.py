@@ -1,12 +1,16 @@
 """The probability-flow ODE of a field: draws, and their density.
 
 In the coordinates of `fields/paths.py` it is `du/dphi = -F`, whatever the path. The angle is
-traversed as `phi = widest * (1 - s)^power`, with equal steps in s: small ones close to the data,
-where a narrow posterior bends the flow.
+traversed so that a step is the smaller of a share of phi, down to phi = c (`finest`), and of a
+constant: ds is proportional to dphi (1 / sqrt(phi² + c²) + 1). A posterior of width w, in the
+prior's, bends the flow at phi = w, and separate modes bend it at large phi. With the default steps,
+widths of exact normal posteriors come out within 0.5 % for w from 1 to 0.03, and 0.8, 1.4 and 2.9 %
+too small for w = 0.01, 0.003 and 0.001; those of the density, of more steps, within 0.1 %.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -32,6 +36,9 @@ SOLVERS = {
     "dopri8": "Dopri8",
 }
 """Names of diffrax's solvers."""
+FINEST = 3e-3
+"""See `ODE.finest`."""
+NEWTON = 6  # steps to an angle: the last digits of double precision
 PROBE_SEED = 0
 """Seed of the fixed random probes of the trace in many dimensions: a density is a function."""
 
@@ -64,7 +71,8 @@ class ODE:
     Attributes:
         steps: Steps from noise to data.
         solver: One of `SOLVERS`.
-        power: How much finer the steps are close to the data; 1 for equal angles.
+        finest: Angle down to which steps shrink in proportion to it. Posteriors that are narrower
+            than this share of the prior need more steps.
         tolerance: Adapt the steps to this relative and absolute error instead; `steps` then
             sizes the first one. `None` for fixed steps.
         density_steps: Steps for the density, whose error adds up along the path.
@@ -72,12 +80,12 @@ class ODE:
         probes: Random vectors of that estimate; they are the same for every point.
     """
 
-    steps: int = 10
+    steps: int = 20
     solver: str = "bosh3"
-    power: float = 3.0
+    finest: float = FINEST
     tolerance: float | None = None
-    density_steps: int = 32
-    exact_dim: int = 16
+    density_steps: int = 48
+    exact_dim: int = 64
     probes: int = 8
 
     def __post_init__(self) -> None:
@@ -92,10 +100,10 @@ class ODE:
             raise ValueError(f"tolerance: expected between 0 and 1, got {self.tolerance}.")
         if self.tolerance is not None and self.solver == "euler":
             raise ValueError("tolerance: euler has no error estimate; use 'tsit5'.")
-        if min(self.steps, self.density_steps, self.probes) < 1 or self.power < 1.0:
+        if min(self.steps, self.density_steps, self.probes) < 1 or self.finest <= 0.0:
             raise ValueError(
-                "ode: expected steps, density_steps, probes and power of at least 1, got "
-                f"{self.steps}, {self.density_steps}, {self.probes} and {self.power}."
+                "ode: expected steps, density_steps and probes of at least 1 and finest > 0, got "
+                f"{self.steps}, {self.density_steps}, {self.probes} and {self.finest}."
             )
 
     def __call__(
@@ -120,6 +128,11 @@ class ODE:
         z, info = self._solve(slope, 0.0, 1.0, self.steps, start)
         return jnp.where(info.failed, jnp.nan, z), info
 
+    @property
+    def as_density(self) -> ODE:
+        """The solver whose draws follow its density, for weights: with as many steps."""
+        return dataclasses.replace(self, steps=max(self.steps, self.density_steps))
+
     def path(
         self, key: Key, rotation: Rotation, dim: int, n: int, widest: Array, points: int
     ) -> Array:
@@ -131,7 +144,7 @@ class ODE:
 
     def _slope(self, rotation: Rotation, widest: Array) -> Any:
         def slope(s: Array, u: Array, _: Any) -> Array:
-            angle, rate = angle_at(s, widest, self.power)
+            angle, rate = angle_at(s, widest, self.finest)
             return -rate * over_draws(functools.partial(rotation, noise_at(angle)), u)
 
         return slope
@@ -142,7 +155,7 @@ class ODE:
         probes = self._probes(z)
 
         def slope(s: Array, state: tuple[Array, Array], _: Any) -> tuple[Array, Array]:
-            angle, rate = angle_at(s, widest, self.power)
+            angle, rate = angle_at(s, widest, self.finest)
             noise = noise_at(angle)
             F, push = jax.linearize(lambda u: rotation(noise, u), state[0])
             trace = jnp.sum(jax.vmap(push)(probes) * probes) * (z.size / jnp.sum(probes**2))
@@ -174,9 +187,11 @@ class ODE:
         controller: Any
         if self.tolerance is None:
             controller, dt0, most = diffrax.StepTo(jnp.linspace(begin, end, steps + 1)), None, steps
+            adjoint: Any = diffrax.DirectAdjoint()  # also forwards: for Hessians
         else:
             controller = diffrax.PIDController(rtol=self.tolerance, atol=self.tolerance)
             dt0, most = (end - begin) / steps, 4096
+            adjoint = diffrax.RecursiveCheckpointAdjoint()
         solution = diffrax.diffeqsolve(
             diffrax.ODETerm(slope),
             getattr(diffrax, SOLVERS[self.solver])(),
@@ -187,6 +202,7 @@ class ODE:
             stepsize_controller=controller,
             max_steps=most,
             throw=False,
+            adjoint=adjoint,
             saveat=diffrax.SaveAt(t1=True) if at is None else diffrax.SaveAt(ts=at),
         )
         failed = solution.result != diffrax.RESULTS.successful
@@ -194,10 +210,19 @@ class ODE:
         return ys, FieldInfo(solution.stats["num_steps"], failed)
 
 
-def angle_at(s: Array, widest: Array, power: float) -> tuple[Array, Array]:
-    """Return `widest * (1 - s)^power`, and its derivative by s."""
-    left = jnp.maximum(1.0 - s, 0.0).astype(widest.dtype)
-    return widest * left**power, -widest * power * left ** (power - 1.0)
+def angle_at(s: Array, widest: Array, finest: float) -> tuple[Array, Array]:
+    """Return the angle at which the share s of all steps is done, and its derivative by s."""
+
+    def steps(t: Array) -> Array:  # to the angle finest sinh(t), in the unit of the small ones
+        return t + finest * jnp.sinh(t)
+
+    total = steps(jnp.arcsinh(widest / finest))
+    left = total * jnp.maximum(1.0 - s, 0.0).astype(widest.dtype)
+    t = jnp.minimum(left, jnp.arcsinh(left / finest))  # above the root of a convex function
+    for _ in range(NEWTON):
+        t = t - (steps(t) - left) / (1.0 + finest * jnp.cosh(t))
+    angle = jnp.minimum(finest * jnp.sinh(t), widest)
+    return angle, -total / (1.0 / jnp.hypot(angle, finest) + 1.0)
 
 
 def noise_at(angle: Array) -> Array:
@@ -207,24 +232,37 @@ def noise_at(angle: Array) -> Array:
 
 def ode(
     *,
-    steps: int = 10,
+    steps: int = 20,
     solver: str = "bosh3",
-    power: float = 3.0,
+    finest: float = FINEST,
     tolerance: float | None = None,
-    density_steps: int = 32,
+    density_steps: int = 48,
+    exact_dim: int = 64,
+    probes: int = 8,
 ) -> ODE:
     """Return the configuration of a probability-flow ODE solver.
 
     Args:
         steps: Steps from noise to data.
         solver: A solver's name: "heun", "midpoint", "bosh3", "tsit5", "dopri8" …
-        power: How much finer the steps are close to the data; 1 for equal angles.
+        finest: Angle down to which steps shrink in proportion to it. Posteriors that are narrower
+            than this share of the prior need more steps.
         tolerance: Adapt the steps to this error instead of fixing their number.
         density_steps: Steps for the density.
+        exact_dim: Up to so many dimensions the divergence is exact, at the cost of one derivative
+            of the network for each. Above, the log-density is estimated, with an error of some
+            tenths of a nat that is nearly the same at all points.
+        probes: Random vectors of that estimate.
 
     Raises:
         ValueError: If the solver is not known, or a number is out of its range.
     """
     return ODE(
-        steps=steps, solver=solver, power=power, tolerance=tolerance, density_steps=density_steps
+        steps=steps,
+        solver=solver,
+        finest=finest,
+        tolerance=tolerance,
+        density_steps=density_steps,
+        exact_dim=exact_dim,
+        probes=probes,
     )

@@ -21,23 +21,27 @@ import jax.numpy as jnp
 
 from jaxsbi.base import Array, Key, configuration
 from jaxsbi.batching import over_draws
-from jaxsbi.fields.ode import ODE, FieldInfo, Rotation, angle_at, noise_at
+from jaxsbi.fields.ode import FINEST, ODE, FieldInfo, Rotation, angle_at, noise_at
 
 
 @configuration
 class SDE:
     """A solver of the reverse diffusion, one evaluation of the field per step.
 
+    It is of first order: with 100 steps, posteriors of 0.1 and 0.01 of the prior's width come out 4
+    and 5 % too narrow, of 0.001 17 %; with 200 half as much.
+
     Attributes:
         steps: Steps from noise to data.
         churn: The amount of fresh noise; 1 is the reverse diffusion, 0 the probability flow.
-        power: How much finer the steps are close to the data; 1 for equal angles.
+        finest: Angle down to which steps shrink in proportion to it. Posteriors that are narrower
+            than this share of the prior need more steps.
         density: The ODE solver that gives the density of the same field.
     """
 
     steps: int = 100
     churn: float = 1.0
-    power: float = 3.0
+    finest: float = FINEST
     density: ODE = ODE()
 
     def __post_init__(self) -> None:
@@ -46,10 +50,10 @@ class SDE:
         Raises:
             ValueError: If a number is out of its range.
         """
-        if self.steps < 1 or not 0.0 <= self.churn <= 1.0 or self.power < 1.0:
+        if self.steps < 1 or not 0.0 <= self.churn <= 1.0 or self.finest <= 0.0:
             raise ValueError(
-                "sde: expected steps >= 1, churn between 0 and 1 and power >= 1, got "
-                f"steps={self.steps}, churn={self.churn} and power={self.power}."
+                "sde: expected steps >= 1, churn between 0 and 1 and finest > 0, got "
+                f"steps={self.steps}, churn={self.churn} and finest={self.finest}."
             )
 
     def __call__(
@@ -70,6 +74,11 @@ class SDE:
         z, _ = self._walk(key, rotation, dim, n, widest, keep=False)
         return z, FieldInfo(jnp.int32(self.steps), ~jnp.all(jnp.isfinite(z)))
 
+    @property
+    def as_density(self) -> ODE:
+        """The solver whose draws follow the density, for weights."""
+        return self.density.as_density
+
     def path(
         self, key: Key, rotation: Rotation, dim: int, n: int, widest: Array, points: int
     ) -> Array:
@@ -85,7 +94,7 @@ class SDE:
         key_start, key_steps = jax.random.split(key)
         start = jax.random.normal(key_start, (n, dim), widest.dtype)
         s = jnp.linspace(0.0, 1.0, self.steps + 1, dtype=widest.dtype)
-        angles = angle_at(s, widest, self.power)[0]
+        angles = angle_at(s, widest, self.finest)[0]
 
         def step(u: Array, each: tuple[Key, Array, Array]) -> tuple[Array, Array | None]:
             key, phi, psi = each
@@ -112,7 +121,7 @@ def sde(
     *,
     steps: int = 100,
     churn: float = 1.0,
-    power: float = 3.0,
+    finest: float = FINEST,
     density: ODE | None = None,
 ) -> SDE:
     """Return the configuration of a reverse-diffusion solver.
@@ -120,7 +129,8 @@ def sde(
     Args:
         steps: Steps from noise to data.
         churn: The amount of fresh noise; 1 is the reverse diffusion, 0 the probability flow.
-        power: How much finer the steps are close to the data; 1 for equal angles.
+        finest: Angle down to which steps shrink in proportion to it. Posteriors that are narrower
+            than this share of the prior need more steps.
         density: The ODE solver that gives the density.
 
     Raises:
@@ -129,6 +139,6 @@ def sde(
     return SDE(
         steps=steps,
         churn=churn,
-        power=power,
+        finest=finest,
         density=density if density is not None else ODE(),
     )

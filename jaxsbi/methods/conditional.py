@@ -110,7 +110,8 @@ def conditional_log_prob(
     Raises:
         TypeError: If the posterior is of another road or of rounds, or a part has another
             structure or dtype.
-        ValueError: As `conditional`; or if something is on both sides, or nothing is asked.
+        ValueError: As `conditional`; or if something is on both sides, nothing is asked, or x is
+            asked where it is no floating-point number: only those have a density.
     """
     _check(posterior, observed, of=of, given=given)
     asked_theta, given_theta = of.get("theta", {}), given.get("theta", {})
@@ -120,6 +121,8 @@ def conditional_log_prob(
     if "x" in of and "x" in given and observed is None:
         raise ValueError("of and given: x is in both; say with observed which numbers are given.")
     prior = posterior.prior
+    if "x" in of:
+        _check_continuous(posterior.data, observed if "x" not in given else None)
     theta, asked = _parameters(prior, asked_theta)
     theta_given, known = _parameters(prior, given_theta)
     _check_support(prior, theta_given)
@@ -277,6 +280,18 @@ def _check(posterior: Posterior, observed: Data | None, **sides: Any) -> None:
             )
     if observed is not None and not any("x" in some for some in sides.values()):
         raise ValueError("observed: says which numbers of x count; pass x beside it.")
+
+
+def _check_continuous(data: DataSpec, observed: Data | None) -> None:
+    """Raise a ValueError if the density of a count, a bit or a mask is asked for: it has none."""
+    masks = [True] * len(data.leaves) if observed is None else _masks(data, observed)
+    for (path, _, dtype), asked in zip(data.leaves, masks, strict=True):
+        none = is_concrete(asked) and not bool(jnp.any(jnp.asarray(asked)))
+        if not none and not jnp.issubdtype(jnp.dtype(dtype), jnp.inexact):
+            raise ValueError(
+                f"of: x{path} is {dtype}, which has probabilities and no density. Leave it out "
+                "with observed, or learn the likelihood with jaxsbi.nle()."
+            )
 
 
 def _parameters(prior: Prior, some: Theta) -> tuple[Theta, Array]:

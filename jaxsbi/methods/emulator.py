@@ -25,6 +25,7 @@ from jaxsbi.base import (
     Variables,
     configuration,
     leaf,
+    varies,
 )
 from jaxsbi.methods import approximation as approximations
 from jaxsbi.methods import likelihood, reach
@@ -285,7 +286,7 @@ def moments(y: Data) -> tuple[Data, Data]:
     def scale(a: Array, m: Array) -> Array:
         # Centred first: the usual one-pass formula loses everything in float32.
         s = jnp.sqrt(jnp.mean((a - m[None]) ** 2, 0))
-        return jnp.where(s > 1e-6 * jnp.abs(m), s, jnp.where(m == 0, 1.0, jnp.abs(m)))
+        return jnp.where(varies(s, m), s, jnp.where(m == 0, 1.0, jnp.abs(m)))
 
     return mean, jax.tree.map(scale, y, mean)
 

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxsbi.base import Array, Data, Key, Variables
+from jaxsbi.base import Array, Data, Key, Variables, varies
 from jaxsbi.methods.scores import fit_scores, tame
 from jaxsbi.missing import Role, roles
 from jaxsbi.networks import flatten
@@ -76,7 +76,7 @@ def statistics(x: Data, *, pooled: bool = False) -> dict[str, Data]:
         mean = average(a, axes, role.mask)
         # Centred first: the usual one-pass formula loses everything in float32.
         scale = jnp.sqrt(average((a - mean) ** 2, axes, role.mask))
-        scale = jnp.where(scale > 1e-6 * jnp.abs(mean), unit * scale, 1.0)
+        scale = jnp.where(varies(scale, mean), unit * scale, 1.0)
         return (unit * mean)[0], scale[0]
 
     treedef: Any

@@ -31,6 +31,7 @@ from jaxsbi.fields import FieldInfo, compose, log_ratio, precision_of, widest_an
 from jaxsbi.methods.features import init_context, read_context
 from jaxsbi.missing import refuse_masked_arrays
 from jaxsbi.priors import Prior
+from jaxsbi.recentred import Recentred
 
 
 def check(method: Any) -> None:
@@ -128,7 +129,7 @@ def sample(
 
 
 def log_prob(method: Any, variables: Variables, prior: Prior, theta: Theta, x: Data) -> Array:
-    """Return log q(theta | x), normalised; -inf outside the prior's support."""
+    """Return log q(theta | x) by the ODE (`fields.ODE`); -inf outside the prior's support."""
     inside = jnp.isfinite(prior.log_prob(theta))
     z = prior.to_latent(theta)
     z = jnp.where(inside & jnp.all(jnp.isfinite(z)), z, 0.0)
@@ -196,11 +197,17 @@ def sample_iid(key: Key, posterior: Posterior, xs: Data, n: int) -> Theta:
     Raises:
         TypeError: If the key is not typed, the posterior learned no field, or `xs` has another
             structure or dtype.
-        ValueError: If the prior is not standard normal in the latent space, `xs` has other shapes,
+        ValueError: If the posterior is of rounds, the prior is not standard normal in the latent
+            space, `xs` has other shapes,
             no observation or numbers that are not finite, or `n < 1`.
     """
     _check_field("sample_iid", key, posterior)
     positive("n", n)
+    if isinstance(posterior.prior, Recentred):
+        raise ValueError(
+            "sample_iid: expected a posterior that jaxsbi.fit returned, got one of sequential "
+            "rounds, which is right for one observation. Fit one without rounds."
+        )
     if not all(posterior.prior.exact.values()):
         names = [name for name, exact in posterior.prior.exact.items() if not exact]
         raise ValueError(

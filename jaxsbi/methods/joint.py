@@ -119,7 +119,7 @@ class Joint:
         return jax.vmap(prior.from_latent)(z), info
 
     def log_prob(self, variables: Variables, prior: Prior, theta: Theta, x: Data) -> Array:
-        """Return log q(theta | x), normalised; -inf outside the prior's support."""
+        """Return log q(theta | x) by the ODE (`fields.ODE`); -inf outside the prior's support."""
         inside = jnp.isfinite(prior.log_prob(theta))
         z = prior.to_latent(theta)
         z = jnp.where(inside & jnp.all(jnp.isfinite(z)), z, 0.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -11,7 +12,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsbi.base import Array, Data, Key, Simulations, Theta, Variables, configuration, leaf
+from jaxsbi.base import (
+    Array,
+    Data,
+    Key,
+    Simulations,
+    Theta,
+    Variables,
+    configuration,
+    leaf,
+    varies,
+)
+from jaxsbi.dataspec import check_range
 from jaxsbi.densities import Mixed, Parts
 from jaxsbi.densities.base import check_density
 from jaxsbi.densities.mixed import parts
@@ -30,7 +42,8 @@ class NLE:
     """Neural likelihood estimation (Papamakarios et al. 2019, arXiv:1805.07226).
 
     Booleans and integers (by dtype) have probabilities, floats a density, and mixed data the
-    product p(discrete | theta) p(continuous | theta, discrete).
+    product p(discrete | theta) p(continuous | theta, discrete). Floats that are the same in all
+    simulations have none: fresh noise stands in their place, so that no spike is learned of them.
 
     Attributes:
         density: A conditional density for each kind of number in a data set.
@@ -73,9 +86,14 @@ class NLE:
         likelihood.check_all_there("nle", simulations.x)
         look = getattr(self.density.integer, "check", lambda a: None)
         valid = np.asarray(simulations.weight) > 0
-        for a in jax.tree.leaves(simulations.x):
+        for path, a in jax.tree_util.tree_flatten_with_path(simulations.x)[0]:
             if jnp.issubdtype(a.dtype, jnp.integer):
-                look(np.asarray(a)[valid])
+                rows = np.asarray(a)[valid]
+                where, wide = f"x{jax.tree_util.keystr(path)}", str(jnp.result_type(int))
+                check_range(
+                    where, rows, wide, "Return floats from the simulator, or smaller units."
+                )
+                look(rows)
 
     def init(self, key: Key, prior: Prior, simulations: Simulations) -> Variables:
         """Return initial parameters, and what is kept of the training data.
@@ -110,8 +128,7 @@ class NLE:
         of the likelihood's scores by the parameters is added; with `ratio`, the weighted
         cross-entropy of which of the contrasts is the row's parameter set.
         """
-        del key
-        loss = self._scored_loss(variables, prior, batch)
+        loss = self._scored_loss(variables, prior, key, batch)
         if not self.ratio:
             return loss
 
@@ -123,24 +140,28 @@ class NLE:
 
         return loss + jax.vmap(choice)(batch)
 
-    def _scored_loss(self, variables: Variables, prior: Prior, batch: Simulations) -> Array:
+    def _scored_loss(
+        self, variables: Variables, prior: Prior, key: Key, batch: Simulations
+    ) -> Array:
         """Return the loss without the joint-ratio term."""
+        noise = self._noise(variables, key, batch.x)
 
-        def plain(theta: Theta, x: Data) -> Array:
-            return -self._log_prob(variables, prior.to_latent(theta), x) / self._members(x)
+        def plain(theta: Theta, x: Data, noise: Array) -> Array:
+            z = prior.to_latent(theta)
+            return -self._log_prob(variables, z, x, noise) / self._members(x)
 
         if not self.score:
-            return jax.vmap(plain)(batch.theta, batch.x)
+            return jax.vmap(plain)(batch.theta, batch.x, noise)
         target = gradients.target_of(self.score, "likelihood", batch)
         kept = variables["statistics"]["score"]
 
-        def one(theta: Theta, x: Data, target: Array) -> Array:
-            log_prob = functools.partial(self._log_prob, variables, x=x)
+        def one(theta: Theta, x: Data, noise: Array, target: Array) -> Array:
+            log_prob = functools.partial(self._log_prob, variables, x=x, noise=noise)
             value, found = jax.value_and_grad(log_prob)(prior.to_latent(theta))
             distance = gradients.distance(kept, found, target)
             return -value / self._members(x) + self.score * distance
 
-        return jax.vmap(one)(batch.theta, batch.x, target)
+        return jax.vmap(one)(batch.theta, batch.x, noise, target)
 
     def log_likelihood(self, variables: Variables, prior: Prior, z: Array, x: Data) -> Array:
         """Return log q(x | theta(z)), normalised over x (a scalar)."""
@@ -149,7 +170,9 @@ class NLE:
 
         def volume(x: Data) -> Array:
             standard = standardize(kept, parts(x).continuous)
-            return jnp.sum(spread(kept, standard)[1] - jnp.log(kept["scale"]))
+            slopes = spread(kept, standard)[1] - jnp.log(kept["scale"])
+            # A constant has no density: what the noise in its place has at 0 is taken out.
+            return jnp.sum(jnp.where(kept["constant"], 0.5 * math.log(2.0 * math.pi), slopes))
 
         volumes = jax.vmap(volume)(x) if self.iid else volume(x)
         return self._log_prob(variables, z, x) + jnp.sum(volumes)
@@ -185,15 +208,32 @@ class NLE:
         """Return the number of independent draws in one data set; 1 without `iid`."""
         return count_members("nle", x) if self.iid else 1
 
-    def _log_prob(self, variables: Variables, z: Array, x: Data) -> Array:
+    def _noise(self, variables: Variables, key: Key, x: Data) -> Array:
+        """Return what stands for constants in a batch: noise, zeros where there are none."""
+        constant = variables["statistics"]["continuous"]["constant"]
+        shape = (*jax.tree.leaves(x)[0].shape[: 1 + self.iid], constant.size)
+
+        def drawn(key: Key) -> Array:
+            return jax.random.normal(key, shape)
+
+        return jax.lax.cond(jnp.any(constant), drawn, lambda _: jnp.zeros(shape), key)
+
+    def _log_prob(
+        self, variables: Variables, z: Array, x: Data, noise: Array | None = None
+    ) -> Array:
+        """Return log q(x | z) of standardised data, of its constants as if they were noise."""
         kept = variables["statistics"]
         density = {"params": variables["params"], "statistics": kept["discrete"]}
+        constant = kept["continuous"]["constant"]
 
-        def one(x: Data) -> Array:
+        def one(x: Data, noise: Array) -> Array:
             x = _standardized(kept, x)
+            x = x._replace(continuous=jnp.where(constant, noise, x.continuous))
             return self.density.sized(x).apply(density, x, z, method="log_prob")
 
-        return jnp.sum(jax.vmap(one)(x)) if self.iid else one(x)
+        if noise is None:
+            noise = jnp.zeros((*jax.tree.leaves(x)[0].shape[: int(self.iid)], constant.size))
+        return jnp.sum(jax.vmap(one)(x, noise)) if self.iid else one(x, noise)
 
 
 def _standardized(kept: Variables, x: Data) -> Parts:
@@ -206,7 +246,9 @@ def _measured(x: Array) -> dict[str, Any]:
     """Return the moments of floats `(n, p)`, and their normal scores once they are standardised."""
     moments = statistics(x)
     standard = jax.vmap(lambda row: standardize(moments, row))(x)
-    return {**moments, **fit_scores(standard, HEAVY_LAW)}
+    deviation = jnp.sqrt(jnp.mean((x - moments["mean"][None]) ** 2, 0))
+    constant = ~varies(deviation, moments["mean"])
+    return {**moments, **fit_scores(standard, HEAVY_LAW), "constant": constant}
 
 
 def nle(

@@ -59,7 +59,7 @@ class NPSE:
         return shared.sample(self, variables, prior, key, x, n)
 
     def log_prob(self, variables: Variables, prior: Prior, theta: Theta, x: Data) -> Array:
-        """Return log q(theta | x), normalised; -inf outside the prior's support."""
+        """Return log q(theta | x) by the ODE (`fields.ODE`); -inf outside the prior's support."""
         return shared.log_prob(self, variables, prior, theta, x)
 
 

@@ -118,7 +118,7 @@ def _climb(log_density: LogDensity, z: Array, steps: int) -> Array:
 
     def loss(z: Array) -> Array:
         value = log_density(z)
-        return jnp.where(jnp.isfinite(value), -value, _FAR)
+        return jnp.where(jnp.isfinite(value), -value, _FAR).astype(z.dtype)
 
     value_and_grad = optax.value_and_grad_from_state(loss)
 

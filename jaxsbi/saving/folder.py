@@ -18,9 +18,9 @@ from safetensors import SafetensorError
 from jaxsbi import disk
 
 FORMAT = "jaxsbi fitted"
-VERSION = (1, 4)
+VERSION = (2, 0)
 """Of the format. A newer minor version has more fields, which older ones may ignore; a newer major
-version cannot be read by older ones."""
+version neither reads nor is read by an older one."""
 JSON = "posterior.json"
 ARRAYS = re.compile(r"arrays-[0-9a-f]{16}\.safetensors")
 MAX_JSON_BYTES = 2**26
@@ -113,9 +113,10 @@ def read_json(folder: Path) -> dict[str, Any]:
     ):
         raise ValueError(f"{folder / JSON}: expected a version [major, minor], got {version!r}.")
     if version[0] != VERSION[0]:
+        advice = ("Train again, or load it with the jaxsbi that saved it.", "Upgrade jaxsbi.")
         raise ValueError(
             f"{folder / JSON}: expected format {VERSION[0]}, got {version[0]}.{version[1]}. "
-            "Upgrade jaxsbi, or save it again with this version."
+            + advice[version[0] > VERSION[0]]
         )
     if seal(document)["sha256"] != document.get("sha256"):
         raise ValueError(

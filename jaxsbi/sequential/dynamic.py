@@ -9,7 +9,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-from jaxsbi.base import Data, Key, Method, Posterior, Simulations, Simulator
+from jaxsbi.base import Data, DataSpec, Key, Method, Posterior, Simulations, Simulator
 from jaxsbi.fit import fit
 from jaxsbi.loop import equal
 from jaxsbi.methods.likelihood import is_learned_by
@@ -32,6 +32,7 @@ from jaxsbi.sequential.rounds import (
     unmoved,
 )
 from jaxsbi.sequential.truncated import within
+from jaxsbi.simulate import simulator_shape
 
 EPOCHS = 10
 """Passes over the live set between two steps."""
@@ -89,6 +90,7 @@ def dynamic(
             another call.
     """
     check(key, num_steps, simulations_per_step, "step")
+    DataSpec.of(simulator_shape(prior, simulator)).conform(x)  # before anything is simulated
     live = 5 * simulations_per_step if live is None else live
     check_whole("live", live)
     if live < simulations_per_step:

@@ -142,9 +142,12 @@ def run(
     `checkpoint` is the folder in which they are written down.
 
     Raises:
+        TypeError: If the observation has another structure than the simulator's data.
+        ValueError: If it has another shape, or is not finite.
         KeyboardInterrupt: If no round was finished.
     """
     check(key, num_rounds, simulations_per_round)
+    DataSpec.of(simulator_shape(prior, simulator)).conform(x)  # before anything is simulated
     if previous is not None:
         check_previous(previous, method, prior, simulator, x, propose)
     rounds = list(previous.rounds) if previous is not None else []
@@ -157,10 +160,14 @@ def run(
 
     def take(number: int, rounds: list[Round]) -> Round:
         trained = later if later is not None and rounds else method
-        return _round(
+        done = _round(
             jax.random.fold_in(key, number), trained, prior, simulator, x, propose, rounds,
             simulations_per_round, capacity, written, progress,
         )  # fmt: skip
+        # Draws and densities are those of the method, whatever it was trained by.
+        return dataclasses.replace(
+            done, posterior=dataclasses.replace(done.posterior, method=method)
+        )
 
     return in_turn(rounds, num_rounds, take)
 
@@ -257,7 +264,8 @@ def _round(
     if keep.sum() < MIN_KEPT:
         keep = np.asarray(pool.weight) > 0
     # Shuffled: the last rows validate, and all rounds should.
-    order = np.asarray(jax.random.permutation(key_order, len(pool)))
+    order = np.asarray(jax.random.permutation(key_order, capacity))
+    order = order[order < len(pool)]
     index = order[keep[order]]
     kept = jax.tree.map(lambda a: np.asarray(a)[index], pool)
     new = found.simulations
@@ -277,7 +285,9 @@ def _round(
         prior_mass=found.prior_mass,
         kept=len(index),
         posterior=fitted.posterior,
-        history=fitted.history,
+        history=dataclasses.replace(
+            fitted.history, num_invalid=int(np.sum(np.asarray(pool.weight) == 0))
+        ),
         x=fitted.posterior.conform(x),
     )
 

@@ -110,11 +110,16 @@ def within(region: str, prior: Prior) -> Propose:
 
 
 class _Region(NamedTuple):
-    """Draws of the posterior, their log posterior / prior, and what it is at the region's edge."""
+    """Draws of the posterior, their log posterior / prior, and what it is at the region's edge.
+
+    And the log of what the posterior integrates to: 0 for densities, of learned likelihoods and
+    ratios the evidence that their sampler reports, NaN if it does not.
+    """
 
     z: Array
     log_ratio: Array
     threshold: Array
+    log_norm: Array
 
 
 def _by_density(key: Key, posterior: Posterior, centred: Recentred, x: Data, n: int) -> Proposal:
@@ -130,8 +135,7 @@ def _by_density(key: Key, posterior: Posterior, centred: Recentred, x: Data, n: 
     mass = float(count / jnp.maximum(total, 1))
     if int(count) < n:
         z, estimate = _spread(key_spread, posterior, x, found, n)
-        if not is_learned_by(posterior.method):  # whose densities are not normalised
-            mass = float(estimate)
+        mass = float(estimate) if np.isfinite(float(estimate)) else mass
     theta = jax.vmap(centred.prior.from_latent)(z)
     log_prob = jax.vmap(centred.prior.log_prob)(theta) - np.log(max(mass, 1e-30))
 
@@ -154,11 +158,15 @@ def _log_ratio(posterior: Posterior, x: Data, z: Array) -> Array:
 def _region(key: Key, posterior: Posterior, x: Data) -> _Region:
     """Return the region outside which about one in `DRAWS` of the posterior lies."""
     base = posterior.prior.prior  # type: ignore[attr-defined]
-    theta, _ = posterior.method.sample(posterior.variables, posterior.prior, key, x, DRAWS)
+    theta, info = posterior.method.sample(posterior.variables, posterior.prior, key, x, DRAWS)
     z = jax.vmap(base.to_latent)(theta)
     ratio = jax.lax.map(lambda z: _log_ratio(posterior, x, z), z, batch_size=1024)
     threshold = jnp.min(jnp.where(jnp.isfinite(ratio), ratio, jnp.inf))
-    return _Region(z, ratio, threshold)
+    log_norm = jnp.zeros(())
+    if is_learned_by(posterior.method):
+        log_norm = jnp.asarray(getattr(info, "log_evidence", jnp.nan))
+        log_norm = log_norm if log_norm.ndim == 0 else jnp.full((), jnp.nan)  # of several members
+    return _Region(z, ratio, threshold, log_norm)
 
 
 @functools.partial(jax.jit, static_argnames="n")
@@ -221,7 +229,7 @@ def _spread(key: Key, posterior: Posterior, x: Data, found: _Region, n: int) -> 
 
     state = (start, jax.vmap(log_target)(start))
     (z, _), _ = jax.lax.scan(move, state, jax.random.split(key_steps, STEPS))
-    ratio = jax.vmap(lambda z: _log_ratio(posterior, x, z))(z)
+    ratio = jax.vmap(lambda z: _log_ratio(posterior, x, z))(z) - found.log_norm
     return z, jnp.minimum(jnp.exp(jnp.log(n) - jax.nn.logsumexp(ratio)), 1.0)
 
 

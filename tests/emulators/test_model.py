@@ -10,6 +10,7 @@ from numpyro.infer import MCMC, NUTS, Predictive
 from numpyro.infer.util import log_density
 
 import jaxsbi
+from jaxsbi.sequential.rounds import unmoved
 
 # A linear Gaussian problem; the emulator's network has a linear path beside it.
 PRIOR = jaxsbi.Prior(slope=dist.Normal(0.0, 1.0), offset=dist.Normal(0.0, 1.0))
@@ -174,6 +175,15 @@ def test_a_prior_that_is_a_model_itself(x):
         + dist.Normal(0.8, 1.0).log_prob(-0.5)
         + dist.Normal(mean, SIGMA).log_prob(x).sum()
     )
+    np.testing.assert_allclose(joint, expected, rtol=1e-5)
+
+
+def test_what_rounds_have_trained_is_a_model_too(x):
+    fitted = train(unmoved(PRIOR))
+    joint, trace = log_density(jaxsbi.emulator_model(fitted), (x,), {}, THETA)
+    assert list(trace) == ["slope", "offset", "obs"]
+    mean = jaxsbi.emulate(fitted, THETA)
+    expected = PRIOR.log_prob(THETA) + dist.Normal(mean, SIGMA).log_prob(x).sum()
     np.testing.assert_allclose(joint, expected, rtol=1e-5)
 
 

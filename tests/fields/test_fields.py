@@ -248,6 +248,33 @@ def test_draws_keep_the_masses_of_the_modes(solver, target):
     assert np.quantile(distance.min(1) / width[distance.argmin(1)], 0.999) < 3.5
 
 
+@pytest.mark.parametrize(("width", "most"), [(0.3, 0.005), (0.01, 0.01), (0.001, 0.03)])
+def test_the_default_solvers_resolve_narrow_posteriors(width, most, x64):
+    """The ODE of a normal is linear: its error is the same factor at all points, without noise."""
+    target = Mixture([1.0], [[0.4]], [[[width**2]]])
+    widest = jnp.asarray(HALF_TURN)
+    key = jax.random.key(3)
+    z, _ = jax.jit(lambda key: fields.ode()(key, target.rotation, 1, 50, widest))(key)
+    start = jax.random.normal(jax.random.clone(key), (50, 1))
+    np.testing.assert_allclose(jnp.std(z) / jnp.std(start) / width, 1.0, atol=most)
+    at = target.means[0, 0] + width * jnp.linspace(-2.0, 2.0, 5)[:, None]
+    density = jax.jit(jax.vmap(lambda z: fields.ode().log_prob(target.rotation, z, widest)))
+    np.testing.assert_allclose(density(at), target.log_prob(at), atol=0.01)
+    n = 20_000
+    z, _ = jax.jit(lambda key: fields.sde()(key, target.rotation, 1, n, widest))(jax.random.key(4))
+    # It is of first order. A standard deviation of n draws scatters by 1 / sqrt(2 n).
+    first_order = 0.05 if width > 0.005 else 0.18
+    np.testing.assert_allclose(jnp.std(z) / width, 1.0, atol=first_order + 4 / (2 * n) ** 0.5)
+
+
+def test_draws_and_densities_have_derivatives_forwards_and_backwards(x64):
+    def log_prob(z):
+        return fields.ode().log_prob(GAUSSIAN.rotation, z, jnp.asarray(HALF_TURN))
+
+    hessian = jax.jit(jax.hessian(log_prob))(jnp.asarray([0.5, -0.3]))
+    np.testing.assert_allclose(-hessian, np.linalg.inv(GAUSSIAN.covariances[0]), rtol=0.01)
+
+
 @pytest.mark.parametrize(
     ("target", "solver"), [(GAUSSIAN, "adaptive"), (THREE, "fixed")], ids=["gaussian", "mixture"]
 )

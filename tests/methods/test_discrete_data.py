@@ -145,6 +145,13 @@ def test_a_declared_range_smaller_than_the_datas(density, message):
     jaxsbi.nle(density=density).check(some)
 
 
+def test_counts_that_would_wrap_are_refused():
+    x = np.array([2, 3_000_000_000] * 20, np.uint32)[:, None]
+    rows = jaxsbi.Simulations({"rate": jnp.ones(40)}, x, jnp.ones(40))
+    with pytest.raises(ValueError, match=r"as int32 holds, got 3000000000\. Return"):
+        jaxsbi.nle().check(rows)
+
+
 def test_a_density_takes_its_place():
     flow, bits = densities.SplineAutoregressive(), densities.MaskedBernoulli(hidden=8)
     assert jaxsbi.nle(density=flow).density == densities.Mixed(continuous=flow)

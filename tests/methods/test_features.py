@@ -221,6 +221,13 @@ def test_the_unit_of_x_does_not_matter(scale, key):
         np.testing.assert_allclose(found[name] / scale, plain[name], rtol=1e-5)
 
 
+def test_small_changes_of_large_doubles_are_seen(x64):
+    # Seconds since 1980, and milliseconds between the arrivals of a wave.
+    x = 1126259462.0 + 1e-3 * np.random.default_rng(0).normal(size=(1000, 1))
+    found = statistics(jnp.asarray(x))
+    np.testing.assert_allclose(found["scale"], x.std(), rtol=1e-3)
+
+
 def test_numbers_that_never_change_have_scale_one():
     x = jnp.stack([jnp.full(100, 0.1), jnp.zeros(100), jnp.full(100, 1e-20)], 1)
     np.testing.assert_array_equal(statistics(x)["scale"], 1.0)

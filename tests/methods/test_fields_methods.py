@@ -10,6 +10,8 @@ import pytest
 
 import jaxsbi
 from jaxsbi.base import _log_prob, _sample, _sample_cpu
+from jaxsbi.importance import _proposal
+from jaxsbi.sequential.rounds import unmoved
 
 SIGMA = 0.5
 PRIOR = jaxsbi.Prior(theta=dist.Normal(0.0, 1.0))
@@ -95,6 +97,20 @@ def test_independent_observations_of_an_untrained_field_are_the_prior():
     posterior, xs = untrained(QUICK["fmpe"]), jnp.zeros((3, 1))
     draws = jaxsbi.methods.sample_iid(jax.random.key(7), posterior, xs, 4_000)["theta"]
     assert abs(float(draws.std()) - 1) < 4 * (0.5 / 4_000) ** 0.5
+
+
+def test_rounds_know_one_observation():
+    posterior = untrained(QUICK["fmpe"])
+    posterior = dataclasses.replace(posterior, prior=unmoved(PRIOR))
+    with pytest.raises(ValueError, match="got one of sequential rounds"):
+        jaxsbi.methods.sample_iid(jax.random.key(7), posterior, jnp.zeros((3, 1)), 10)
+
+
+def test_weighed_draws_are_as_exact_as_their_density():
+    method = dataclasses.replace(METHODS["npse_sde"], sampler=jaxsbi.fields.sde())
+    found = _proposal(jaxsbi.methods.Ensemble(method=method, size=2)).method.sampler
+    assert found.steps == found.density_steps == jaxsbi.fields.ode().density_steps
+    assert _proposal(jaxsbi.npe()) == jaxsbi.npe()
 
 
 def test_independent_observations_need_a_field():

@@ -90,3 +90,11 @@ def test_a_saddle_has_no_laplace_approximation():
 def test_bad_arguments(key, options):
     with pytest.raises(ValueError, match="modes: expected starts >= 2"):
         modes(key, lambda z: -z @ z, 2, **options)
+
+
+def test_a_density_in_float32_will_do_where_doubles_are_on(x64):
+    def log_density(z):
+        return -0.5 * jnp.sum((z.astype(jnp.float32) - 1.0) ** 2)
+
+    found = modes(jax.random.key(0), log_density, 2, starts=8)
+    np.testing.assert_allclose(found.points[0], [1.0, 1.0], atol=1e-3)

@@ -130,8 +130,9 @@ def test_a_missing_file(run, name):
         ('{"format": "jaxsbi fitted", "version": 1e400}', "expected JSON of a saved run"),
         ("9" * 10_000, "expected JSON of a saved run"),
         ('{"format": "jaxsbi fitted"}', r"expected a version \[major, minor\], got None"),
-        ('{"format": "jaxsbi fitted", "version": [2, 0]}', "got 2.0. Upgrade jaxsbi"),
-        ('{"format": "jaxsbi fitted", "version": [1, 0]}', "damaged or changed"),
+        ('{"format": "jaxsbi fitted", "version": [3, 0]}', "got 3.0. Upgrade jaxsbi"),
+        ('{"format": "jaxsbi fitted", "version": [1, 4]}', "got 1.4. Train again"),
+        ('{"format": "jaxsbi fitted", "version": [2, 0]}', "damaged or changed"),
     ],
 )
 def test_another_json_file(run, text, message):
@@ -274,7 +275,7 @@ def test_another_array_in_the_file(run):
 
 def test_a_newer_minor_version_may_have_more_fields(runs, run):
     content = document(run)
-    content["version"] = [1, files.VERSION[1] + 1]
+    content["version"] = [files.VERSION[0], files.VERSION[1] + 1]
     content["more"] = {"$new": 1}
     content["method"]["extra"] = 1
     rewrite(run, content)

@@ -1,7 +1,9 @@
 """Rounds: exact answers whatever was proposed, one program, nothing lost."""
 
+import dataclasses
 import importlib
 import warnings
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -243,6 +245,71 @@ def test_a_live_set_finds_coordinates_that_fit_it(monkeypatch):
     moved = [start is None for _, start in starts[1:]]
     assert 1 <= sum(moved) < 3  # once or twice afresh, then it goes on
     assert not moved[-1]
+
+
+def test_a_wrong_observation_is_refused_before_anything_is_simulated(monkeypatch):
+    def simulate(*args, **options):
+        raise AssertionError("simulated")
+
+    monkeypatch.setattr(rounds_module, "simulate_at", simulate)
+    for scheme in ("atomic", "dynamic"):
+        with pytest.raises(ValueError, match=r"expected shape \(1,\), got \(3,\)"):
+            run(scheme, x=jnp.zeros(3))
+        with pytest.raises(ValueError, match="expected finite numbers"):
+            run(scheme, x=jnp.full(1, jnp.nan))
+
+
+def test_atomic_rounds_return_the_method_s_own_posterior():
+    result = run("atomic", num_rounds=2, simulations_per_round=50)
+    assert all(r.posterior.method == METHODS["atomic"] for r in result.rounds)
+
+
+def test_failed_simulations_are_counted():
+    def fails(key, theta):
+        x = simulator(key, theta)
+        return jnp.where(theta["theta"] > 1.0, jnp.nan, x)
+
+    with pytest.warns(UserWarning, match="are not finite"):
+        first = run("likelihood", simulate=fails, num_rounds=1, simulations_per_round=200)
+    failed = int(np.sum(np.asarray(first.simulations.theta["theta"]) > 1.0))
+    assert failed > 0
+    assert first.rounds[0].history.num_invalid == failed
+
+
+class Evidence(NamedTuple):
+    log_evidence: jax.Array
+
+
+@configuration
+class Sharp(Exact):
+    """An exact likelihood of width 0.001 about x, as a learned one; draws of its posterior."""
+
+    def log_likelihood(self, variables, prior, z, x):
+        return jax.scipy.stats.norm.logpdf(x[0], prior.from_latent(z)["theta"], 1e-3)
+
+    def sample(self, variables, prior, key, x, n):
+        # The prior is flat over such a width.
+        evidence = Evidence(jax.scipy.stats.norm.logpdf(x[0]))
+        return {"theta": x[0] + 1e-3 * jax.random.normal(key, (n,))}, evidence
+
+    def log_prob(self, variables, prior, theta, x):
+        return self.log_likelihood(variables, prior, prior.to_latent(theta), x) + prior.log_prob(
+            theta
+        )
+
+
+def test_the_share_of_a_small_region_of_a_learned_likelihood_is_known():
+    posterior = jaxsbi.Posterior({}, NARROW, Sharp(), DataSpec.of(X))
+    centred = Recentred(NARROW, jnp.zeros(1), jnp.eye(1))
+    posterior = dataclasses.replace(posterior, prior=centred)
+    x = jnp.array([0.7])
+    found = truncated_module._by_density(jax.random.key(0), posterior, centred, x, 1000)
+    theta = np.asarray(found.theta["theta"], float)
+    mass = np.diff(scipy.stats.norm.cdf([theta.min(), theta.max()]))[0]
+    assert mass < 0.01
+    # 1,000 points miss 1/500 of the interval; the mean of the ratio over them scatters by
+    # 1 / sqrt(1,000) of its own scatter, which is 1.5 means in an interval of +-4 widths.
+    assert found.prior_mass == pytest.approx(mass, rel=0.2)
 
 
 @configuration
