@@ -22,6 +22,7 @@ from jaxsbi.base import (
     configuration,
     leaf,
     varies,
+    warn,
 )
 from jaxsbi.dataspec import check_range
 from jaxsbi.densities import Mixed, Parts
@@ -34,6 +35,8 @@ from jaxsbi.methods.scores import HEAVY_LAW, fit_scores, spread
 from jaxsbi.priors import Prior
 from jaxsbi.samplers import smc
 
+LOOKED_AT, ATOM = 1_000, 0.05
+"""Simulations that tell whether a float often is one same number, and which share is often."""
 KINDS = {"binary": "dtype bool", "integer": "an integer dtype", "continuous": "a float dtype"}
 
 
@@ -82,6 +85,9 @@ class NLE:
 
         Raises:
             ValueError: If the data have a mask, or whole numbers out of their density's range.
+
+        Warns:
+            UserWarning: If floats often are one same number.
         """
         likelihood.check_all_there("nle", simulations.x)
         look = getattr(self.density.integer, "check", lambda a: None)
@@ -94,6 +100,8 @@ class NLE:
                     where, rows, wide, "Return floats from the simulator, or smaller units."
                 )
                 look(rows)
+            elif jnp.issubdtype(a.dtype, jnp.floating):
+                _warn_of_atoms(f"x{jax.tree_util.keystr(path)}", np.asarray(a)[valid][:LOOKED_AT])
 
     def init(self, key: Key, prior: Prior, simulations: Simulations) -> Variables:
         """Return initial parameters, and what is kept of the training data.
@@ -234,6 +242,20 @@ class NLE:
         if noise is None:
             noise = jnp.zeros((*jax.tree.leaves(x)[0].shape[: int(self.iid)], constant.size))
         return jnp.sum(jax.vmap(one)(x, noise)) if self.iid else one(x, noise)
+
+
+def _warn_of_atoms(where: str, rows: np.ndarray) -> None:
+    """Warn of floats that often are the same number: a density has a spike there, without end."""
+    rows = np.sort(rows.reshape(len(rows), -1), 0)
+    often = max(5, int(ATOM * len(rows)))
+    atoms = np.any(rows[often - 1 :] == rows[: len(rows) - often + 1], 0) & (rows[0] < rows[-1])
+    if np.any(atoms):
+        warn(
+            f"nle: {where}: {int(atoms.sum())} of {atoms.size} floats are one same number in more "
+            f"than {ATOM:.0%} of the simulations, as counts are, or zeros. A density has a spike "
+            "there, and posteriors may come out far too narrow. Return counts as integers, "
+            "x.astype(int): they have probabilities. Or read x by npe."
+        )
 
 
 def _standardized(kept: Variables, x: Data) -> Parts:

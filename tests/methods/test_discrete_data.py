@@ -145,6 +145,17 @@ def test_a_declared_range_smaller_than_the_datas(density, message):
     jaxsbi.nle(density=density).check(some)
 
 
+def test_floats_that_often_are_the_same_are_warned_of():
+    rng = np.random.default_rng(0)
+    normal = rng.normal(size=200)
+    # Counts of 3 and of 1,000, normal and clipped numbers, a constant.
+    columns = [rng.poisson(3.0, 200), rng.poisson(1e3, 200), normal, np.maximum(normal, 0.0)]
+    x = np.stack([*columns, np.full(200, 2.0)], 1).astype(np.float32)
+    rows = jaxsbi.Simulations({"rate": jnp.ones(200)}, {"counts": x}, jnp.ones(200))
+    with pytest.warns(UserWarning, match=r"x\['counts'\]: 2 of 5 floats are one.*astype\(int\)"):
+        jaxsbi.nle().check(rows)
+
+
 def test_counts_that_would_wrap_are_refused():
     x = np.array([2, 3_000_000_000] * 20, np.uint32)[:, None]
     rows = jaxsbi.Simulations({"rate": jnp.ones(40)}, x, jnp.ones(40))
