@@ -96,9 +96,7 @@ class NLE:
             if jnp.issubdtype(a.dtype, jnp.integer):
                 rows = np.asarray(a)[valid]
                 where, wide = f"x{jax.tree_util.keystr(path)}", str(jnp.result_type(int))
-                check_range(
-                    where, rows, wide, "Return floats from the simulator, or smaller units."
-                )
+                check_range(where, rows, wide, "Return floats, or smaller numbers.")
                 look(rows)
             elif jnp.issubdtype(a.dtype, jnp.floating):
                 _warn_of_atoms(f"x{jax.tree_util.keystr(path)}", np.asarray(a)[valid][:LOOKED_AT])
@@ -248,6 +246,8 @@ def _warn_of_atoms(where: str, rows: np.ndarray) -> None:
     """Warn of floats that often are the same number: a density has a spike there, without end."""
     rows = np.sort(rows.reshape(len(rows), -1), 0)
     often = max(5, int(ATOM * len(rows)))
+    if len(rows) < often:
+        return
     atoms = np.any(rows[often - 1 :] == rows[: len(rows) - often + 1], 0) & (rows[0] < rows[-1])
     if np.any(atoms):
         warn(
