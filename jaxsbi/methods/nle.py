@@ -244,10 +244,10 @@ class NLE:
 
 def _warn_of_atoms(where: str, rows: np.ndarray) -> None:
     """Warn of floats that often are the same number: a density has a spike there, without end."""
-    rows = np.sort(rows.reshape(len(rows), -1), 0)
     often = max(5, int(ATOM * len(rows)))
     if len(rows) < often:
         return
+    rows = np.sort(rows.reshape(len(rows), -1), 0)
     atoms = np.any(rows[often - 1 :] == rows[: len(rows) - often + 1], 0) & (rows[0] < rows[-1])
     if np.any(atoms):
         warn(

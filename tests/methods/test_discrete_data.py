@@ -154,6 +154,8 @@ def test_floats_that_often_are_the_same_are_warned_of():
     rows = jaxsbi.Simulations({"rate": jnp.ones(200)}, {"counts": x}, jnp.ones(200))
     with pytest.warns(UserWarning, match=r"x\['counts'\]: 2 of 5 floats are one.*astype\(int\)"):
         jaxsbi.nle().check(rows)
+    for few in (0, 1, 4):
+        jaxsbi.nle().check(rows[:few])
 
 
 def test_counts_that_would_wrap_are_refused():
