@@ -90,7 +90,6 @@ def dynamic(
             another call.
     """
     check(key, num_steps, simulations_per_step, "step")
-    DataSpec.of(simulator_shape(prior, simulator)).conform(x)  # before anything is simulated
     live = 5 * simulations_per_step if live is None else live
     check_whole("live", live)
     if live < simulations_per_step:
@@ -100,6 +99,7 @@ def dynamic(
     propose = at_draws if is_learned_by(method) else within(region, prior)
     if previous is not None:
         check_previous(previous, method, prior, simulator, x, propose)
+    DataSpec.of(simulator_shape(prior, simulator)).conform(x)  # before anything is simulated
     rounds = list(previous.rounds) if previous is not None else []
     last = len(rounds) + num_steps - 1
     written = journal(

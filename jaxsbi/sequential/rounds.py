@@ -147,9 +147,9 @@ def run(
         KeyboardInterrupt: If no round was finished.
     """
     check(key, num_rounds, simulations_per_round)
-    DataSpec.of(simulator_shape(prior, simulator)).conform(x)  # before anything is simulated
     if previous is not None:
         check_previous(previous, method, prior, simulator, x, propose)
+    DataSpec.of(simulator_shape(prior, simulator)).conform(x)  # before anything is simulated
     rounds = list(previous.rounds) if previous is not None else []
     # Every training is compiled for all simulations there will be: once.
     capacity = num_rounds * simulations_per_round + sum(len(r.simulations) for r in rounds)
