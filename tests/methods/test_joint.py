@@ -18,7 +18,6 @@ from jaxsbi.loop import default_optimizer
 from jaxsbi.methods import conditional, conditional_log_prob
 from jaxsbi.methods.conditional import _density, _draw
 from jaxsbi.methods.joint import apply, question, tokens
-from jaxsbi.sequential.rounds import unmoved
 
 PRIOR = jaxsbi.Prior(a=dist.Normal(1.0, 2.0), b=dist.Normal(0.0, 1.0))
 MATRIX = np.array([[1.0, 0.8], [-0.5, 1.0]], np.float32)
@@ -377,24 +376,6 @@ def test_a_bad_question_says_so(given, options, error, message):
 def test_a_bad_density_says_so(of, given, message):
     with pytest.raises(ValueError, match=message):
         conditional_log_prob(untrained(), of, given)
-
-
-def test_counts_and_bits_have_no_density():
-    posterior = untrained()
-    leaves = [(path, shape, "int32") for path, shape, _ in posterior.data.leaves]
-    counts = dataclasses.replace(
-        posterior, data=dataclasses.replace(posterior.data, leaves=tuple(leaves))
-    )
-    x = jax.tree.map(lambda a: jnp.zeros(a.shape, int), X)
-    with pytest.raises(ValueError, match="is int32, which has probabilities and no density"):
-        conditional_log_prob(counts, {"x": x}, {})
-
-
-def test_what_rounds_have_learned_answers_one_question():
-    posterior = untrained()
-    rounds = dataclasses.replace(posterior, prior=unmoved(posterior.prior))
-    with pytest.raises(TypeError, match="got one of sequential rounds"):
-        conditional(jax.random.key(1), rounds, {"x": X}, 5)
 
 
 def test_another_road_knows_one_question():
