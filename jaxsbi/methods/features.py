@@ -70,7 +70,7 @@ def statistics(x: Data, *, pooled: bool = False) -> dict[str, Data]:
             return 0.0 * one, one
         a = as_float(a)
         axes = tuple(range(a.ndim - 1)) if pooled and a.ndim > 2 else (0,)
-        unit = _unit(a if role.mask is None else jnp.where(role.mask, a, 0.0), axes)
+        unit = unit_of(a if role.mask is None else jnp.where(role.mask, a, 0.0), axes)
         a = a / unit
         # Pooled axes stay, with length 1, so that the statistics have a data set's rank.
         mean = average(a, axes, role.mask)
@@ -85,7 +85,7 @@ def statistics(x: Data, *, pooled: bool = False) -> dict[str, Data]:
     return {"mean": treedef.unflatten(means), "scale": treedef.unflatten(scales)}
 
 
-def _unit(a: Array, axes: tuple[int, ...]) -> Array:
+def unit_of(a: Array, axes: tuple[int, ...]) -> Array:
     """Return powers of two near the largest numbers: their squares neither overflow nor vanish."""
     largest = jnp.max(jnp.abs(a), axes, keepdims=True)
     exponent = jnp.clip(jnp.frexp(largest)[1], -100, 100)

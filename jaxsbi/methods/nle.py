@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -26,10 +25,10 @@ from jaxsbi.base import (
 )
 from jaxsbi.dataspec import check_range
 from jaxsbi.densities import Mixed, Parts
-from jaxsbi.densities.base import check_density
+from jaxsbi.densities.base import LOG_2PI, check_density
 from jaxsbi.densities.mixed import parts
 from jaxsbi.methods import gradients, likelihood
-from jaxsbi.methods.features import first, standardize, statistics
+from jaxsbi.methods.features import first, standardize, statistics, unit_of
 from jaxsbi.methods.members import all_members, count_members
 from jaxsbi.methods.scores import HEAVY_LAW, fit_scores, spread
 from jaxsbi.priors import Prior
@@ -178,7 +177,7 @@ class NLE:
             standard = standardize(kept, parts(x).continuous)
             slopes = spread(kept, standard)[1] - jnp.log(kept["scale"])
             # A constant has no density: what the noise in its place has at 0 is taken out.
-            return jnp.sum(jnp.where(kept["constant"], 0.5 * math.log(2.0 * math.pi), slopes))
+            return jnp.sum(jnp.where(kept["constant"], 0.5 * LOG_2PI, slopes))
 
         volumes = jax.vmap(volume)(x) if self.iid else volume(x)
         return self._log_prob(variables, z, x) + jnp.sum(volumes)
@@ -268,8 +267,8 @@ def _measured(x: Array) -> dict[str, Any]:
     """Return the moments of floats `(n, p)`, and their normal scores once they are standardised."""
     moments = statistics(x)
     standard = jax.vmap(lambda row: standardize(moments, row))(x)
-    deviation = jnp.sqrt(jnp.mean((x - moments["mean"][None]) ** 2, 0))
-    constant = ~varies(deviation, moments["mean"])
+    scaled = x / unit_of(x, (0,))
+    constant = ~varies(jnp.std(scaled, 0), jnp.mean(scaled, 0))
     return {**moments, **fit_scores(standard, HEAVY_LAW), "constant": constant}
 
 

@@ -7,6 +7,7 @@ import numpyro.distributions as dist
 import pytest
 
 import jaxsbi
+from jaxsbi.methods.nle import _measured
 
 PRIOR = jaxsbi.Prior(theta=dist.Normal(0.0, 1.0))
 SIGMA = 0.5
@@ -61,3 +62,11 @@ def test_no_spike_is_learned(fitted):
     correlation = 1.0 / (1.0 + SIGMA**2)
     entropy = 0.5 * np.log(2 * np.pi * np.e) * (1 + DEAD) + 0.5 * np.log(1.0 - correlation)
     assert result.history.best_loss == pytest.approx(entropy, abs=0.4)
+
+
+@pytest.mark.parametrize("unit", [1e-23, 1.0, 1e23])
+def test_small_and_large_numbers_are_no_constants(unit):
+    # Strains are of order 1e-22: their squares are nothing in float32.
+    x = np.random.default_rng(0).normal(size=(200, 2))
+    rows = jnp.asarray(unit * np.concatenate([x, np.full((200, 1), 3.0)], 1), jnp.float32)
+    np.testing.assert_array_equal(_measured(rows)["constant"], [False, False, True])
