@@ -353,7 +353,7 @@ def test_bad_configuration(make, message):
 
 
 def test_there_may_be_more_chains_than_candidates(key):
-    sampler = samplers.slice(chains=50, candidates=10, warmup=1)
+    sampler = samplers.Slice(chains=50, candidates=10, warmup=1)
     z, _ = sampler(key, lambda z: -0.5 * z @ z, 2, 100)
     assert z.shape == (100, 2)
 
