@@ -48,5 +48,5 @@ def test_separated_modes_keep_their_weights_and_read_as_stuck() -> None:
 
 @pytest.mark.parametrize("options", [{"chains": 1}, {"warmup": 3}])
 def test_bad_configuration(options) -> None:
-    with pytest.raises(ValueError, match="expected chains >= 2, warmup >= 20"):
+    with pytest.raises(ValueError, match="expected chains >= 2 and warmup >= 20"):
         nuts(**options)
