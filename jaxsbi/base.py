@@ -110,7 +110,8 @@ class Method(Protocol):
     than most says by `steps` how many optimiser steps `fit` aims at, and by `epochs` in how many
     passes at most; one that learns exact numbers needs fewer `validation_rows` than `fit` holds
     out of few simulations. One whose simulations may lack an observation's noise, so that this
-    need not be like them, says so by `noiseless = True`.
+    need not be like them, says so by `noiseless = True`. One whose draws evaluate one network many
+    times says so by `long_draws = True`: on a CPU they are compiled for speed.
 
     Two functions are called on the host where a method has them: `check(simulations)` before a
     training, and `look_at(variables, prior, draws)` after draws were made, which may warn.
@@ -183,8 +184,9 @@ class Posterior:
         check_key(key)
         n, x = positive("n", n), self.conform(x)
         self.warn_beyond(x)
-        on_cpu = jax.default_backend() == "cpu" and is_concrete((self, key, x))
-        draws, info = (_sample_cpu if on_cpu else _sample)(self, key, x, n)
+        # JAX takes compiler options at the outermost jit only: under a user's own there are none.
+        program = draw_program(self.method) if is_concrete((self, key, x)) else _sample
+        draws, info = program(self, key, x, n)
         warn = getattr(info, "warn", None)
         if warn is not None and is_concrete(info):
             warn()
@@ -257,7 +259,8 @@ class Posterior:
 
 CPU_OPTIONS: dict[str, Any] = {"xla_backend_optimization_level": 1}
 """LLVM's costlier passes and (before JAX 0.11, which has no other) the newer code generator make
-compilation longer by half: worth it in long trainings only, `LONG_OPTIONS`."""
+compilation longer by half: worth it in long trainings only, and where a small program runs long,
+`LONG_OPTIONS`."""
 LONG_OPTIONS = dict(CPU_OPTIONS)
 ONCE_OPTIONS: dict[str, Any] = {"xla_backend_optimization_level": 0}
 """For what runs once, and for less time than it takes to compile."""
@@ -271,8 +274,15 @@ def _draw(posterior: Posterior, key: Key, x: Data, n: int) -> tuple[Theta, Any]:
 
 
 _sample = jax.jit(_draw, static_argnames="n")
-# JAX takes compiler options at the outermost jit only; under a user's own, `_sample` is used.
 _sample_cpu = jax.jit(_draw, static_argnames="n", compiler_options=CPU_OPTIONS)
+_sample_cpu_long = jax.jit(_draw, static_argnames="n", compiler_options=LONG_OPTIONS)
+
+
+def draw_program(method: Method) -> Any:
+    """Return the compiled function by which a method's posterior draws, outside of any other."""
+    if jax.default_backend() != "cpu":
+        return _sample
+    return _sample_cpu_long if getattr(method, "long_draws", False) else _sample_cpu
 
 
 @jax.jit

@@ -10,7 +10,7 @@ import numpyro.distributions as dist
 import pytest
 
 import jaxsbi
-from jaxsbi.base import _log_prob, _sample, _sample_cpu
+from jaxsbi.base import _log_prob, draw_program
 from jaxsbi.training import PROGRAMS
 
 pytestmark = [
@@ -19,8 +19,7 @@ pytestmark = [
 ]
 
 INITIAL, CHUNK = PROGRAMS["cpu" if jax.default_backend() == "cpu" else "accelerator"]
-SAMPLE = _sample_cpu if jax.default_backend() == "cpu" else _sample
-COUNTED = (INITIAL, CHUNK, SAMPLE, _log_prob)
+COUNTED = (INITIAL, CHUNK, draw_program(jaxsbi.npe()), _log_prob)
 
 
 def simulator(key, theta):

@@ -19,6 +19,7 @@ FORWARDED = (
     "target",
     "look_at",
     "noiseless",
+    "long_draws",
 )
 """What a method says of itself, and does not depend on the data."""
 

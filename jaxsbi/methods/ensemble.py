@@ -89,7 +89,9 @@ class Ensemble:
         return jax.scipy.special.logsumexp(each) - jnp.log(self.size)
 
     def __getattr__(self, name: str) -> Any:
-        """Offer `with_prior` and `look_at` where the members have them."""
+        """Offer `with_prior`, `look_at` and `long_draws` where the members have them."""
+        if name == "long_draws":
+            return getattr(self.method, name)
         if name == "with_prior" and hasattr(self.method, name):
             return lambda new: dataclasses.replace(self, method=self.method.with_prior(new))
         if name == "look_at" and hasattr(self.method, name):

@@ -25,6 +25,7 @@ class FMPE:
     """
 
     latent: ClassVar[bool] = True
+    long_draws: ClassVar[bool] = True
     field: nn.Module = ResidualField()
     path: Any = FlowMatching()
     sampler: Any = ode()

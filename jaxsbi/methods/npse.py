@@ -28,6 +28,7 @@ class NPSE:
     """
 
     latent: ClassVar[bool] = True
+    long_draws: ClassVar[bool] = True
     field: nn.Module = ResidualField()
     path: Any = EDM()
     sampler: Any = ode()

@@ -9,8 +9,9 @@ import numpyro.distributions as dist
 import pytest
 
 import jaxsbi
-from jaxsbi.base import _log_prob, _sample, _sample_cpu
+from jaxsbi.base import _log_prob, draw_program
 from jaxsbi.importance import _proposal
+from jaxsbi.methods import Ensemble
 from jaxsbi.sequential.rounds import unmoved
 
 SIGMA = 0.5
@@ -26,7 +27,6 @@ METHODS = {
 # Untrained fields flow along straight lines: one stage per step is exact, and compiles fast.
 EULER = jaxsbi.fields.ode(solver="euler", steps=4, density_steps=4)
 QUICK = {n: dataclasses.replace(METHODS[n], sampler=EULER) for n in ("fmpe", "npse")}
-SAMPLE = _sample_cpu if jax.default_backend() == "cpu" else _sample
 roads = pytest.mark.parametrize("name", ["fmpe", "npse"])
 
 
@@ -147,15 +147,25 @@ def test_an_untrained_posterior_is_the_prior(name):
 
 @roads
 def test_a_new_observation_and_new_variables_trace_nothing(name):
-    before = SAMPLE._cache_size(), _log_prob._cache_size()
+    sample = draw_program(QUICK[name])
+    before = sample._cache_size(), _log_prob._cache_size()
     for key in range(2):
         posterior = untrained(QUICK[name], key)
         for value in (0.0, 1.0):
             x = jnp.array([value])
             posterior.sample(jax.random.key(key), x, 30)
             posterior.log_prob({"theta": jnp.array(value)}, x)
-    after = SAMPLE._cache_size(), _log_prob._cache_size()
+    after = sample._cache_size(), _log_prob._cache_size()
     assert np.subtract(after, before).max() <= 1
+
+
+@roads
+def test_draws_are_compiled_for_speed_whatever_holds_the_method(name):
+    method = QUICK[name]
+    held = Ensemble(method=method, size=2), jaxsbi.compression.frozen(method, jnp.sum)
+    assert len({draw_program(m) for m in (method, *held)}) == 1
+    if jax.default_backend() == "cpu":
+        assert draw_program(method) is not draw_program(jaxsbi.npe())
 
 
 @roads

@@ -13,7 +13,7 @@ import pytest
 import scipy.stats
 
 import jaxsbi
-from jaxsbi.base import ONCE_OPTIONS, DataSpec, _log_prob, _sample, _sample_cpu
+from jaxsbi.base import ONCE_OPTIONS, DataSpec, _log_prob, draw_program
 from jaxsbi.loop import default_optimizer
 from jaxsbi.methods import conditional, conditional_log_prob
 from jaxsbi.methods.conditional import _density, _draw
@@ -28,7 +28,6 @@ METHOD = jaxsbi.joint(network=NETWORK)
 QUICK = jaxsbi.joint(
     network=NETWORK, sampler=jaxsbi.fields.ode(solver="euler", steps=2, density_steps=2)
 )
-SAMPLE = _sample_cpu if jax.default_backend() == "cpu" else _sample
 A, B, X1, X2 = range(4)
 DRAWS = 4_000
 ROWS = 1_000  # of every loss: one program
@@ -266,14 +265,15 @@ def test_an_untrained_posterior_is_the_prior():
 
 
 def test_a_new_observation_and_new_variables_trace_nothing():
-    before = SAMPLE._cache_size(), _log_prob._cache_size()
+    sample = draw_program(QUICK)
+    before = sample._cache_size(), _log_prob._cache_size()
     for seed in range(2):
         posterior = untrained(seed=seed)
         for value in (0.0, 1.0):
             x = data(value, value)
             posterior.sample(jax.random.key(seed), x, 30)
             posterior.log_prob({"a": jnp.array(value), "b": jnp.array(0.0)}, x)
-    after = SAMPLE._cache_size(), _log_prob._cache_size()
+    after = sample._cache_size(), _log_prob._cache_size()
     assert np.subtract(after, before).max() <= 1
 
 

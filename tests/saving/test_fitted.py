@@ -17,12 +17,11 @@ from flax.core import FrozenDict
 
 import jaxsbi
 from jaxsbi import densities, fields, methods, networks, noise, samplers, sequential
-from jaxsbi.base import Method, _sample, _sample_cpu, configuration
+from jaxsbi.base import Method, configuration, draw_program
 from jaxsbi.recentred import recentre
 from jaxsbi.saving.decode import Decoder
 from jaxsbi.saving.registry import is_configuration
 
-SAMPLE = _sample_cpu if jax.default_backend() == "cpu" else _sample
 X = jnp.array([0.3, -1.0, 2.0])
 SIR = samplers.sir(candidates=400, multiple=1)
 ODE = fields.ode(solver="euler", steps=2, density_steps=2)
@@ -91,9 +90,10 @@ def test_every_method_comes_back_and_draws_the_same(runs, name, tmp_path):
     loaded = again(tmp_path / "run", fitted)
     runs.same(loaded, fitted)
     draws = fitted.posterior.sample(jax.random.key(3), X, 8)
-    programs = SAMPLE._cache_size()
+    sample = draw_program(loaded.posterior.method)
+    programs = sample._cache_size()
     runs.equal(loaded.posterior.sample(jax.random.key(3), X, 8), draws)
-    assert SAMPLE._cache_size() == programs
+    assert sample._cache_size() == programs
 
 
 def test_all_methods_are_tested():
