@@ -53,7 +53,9 @@ def _check_finite(simulations: Simulations) -> None:
     Those of `simulate` and `from_arrays` have weight 0.
     """
     used = np.asarray(simulations.weight) > 0
-    for place, part in (("theta", simulations.theta), ("x", missing.cleared(simulations.x))):
+    parts = {"theta": simulations.theta, "x": missing.cleared(simulations.x)}
+    parts |= {name: getattr(simulations, name) for name in ("score", "contrasts", "log_ratio")}
+    for place, part in parts.items():
         for path, a in jax.tree_util.tree_flatten_with_path(part)[0]:
             a = np.asarray(a).reshape(used.size, math.prod(a.shape[1:]))
             finite = np.isfinite(a).all() or np.isfinite(a).all(1)
@@ -62,7 +64,8 @@ def _check_finite(simulations: Simulations) -> None:
                 raise ValueError(
                     f"simulations.{place}{jax.tree_util.keystr(path)}: expected finite numbers "
                     f"where weight > 0, got NaN or infinity in {bad} of {used.size} rows. Make "
-                    "them by jaxsbi.from_arrays(theta, x), which leaves such rows out."
+                    "them by jaxsbi.from_arrays(theta, x), which leaves such rows out, or give "
+                    "them weight 0."
                 )
 
 

@@ -1,5 +1,7 @@
 """Joint scores: what they are, how they come into latent coordinates, and what they add."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -86,3 +88,13 @@ def test_without_scores_there_is_an_error(name):
         jaxsbi.fit(jax.random.key(0), ROADS[name](1.0), PRIOR, rows, progress=False)
     with pytest.raises(ValueError, match="weight of 0 or more"):
         ROADS[name](-1.0)
+
+
+def test_a_score_that_is_not_finite_is_told_of():
+    """Its row's loss would be NaN, and with it the training."""
+    rows = scored(5, 20)
+    score = {name: np.array(a) for name, a in rows.score.items()}
+    next(iter(score.values())).flat[3] = np.nan
+    bad = dataclasses.replace(rows, score=score)
+    with pytest.raises(ValueError, match=r"simulations\.score.*finite.* in 1 of 20 rows"):
+        jaxsbi.fit(jax.random.key(0), jaxsbi.npe(score=1.0), PRIOR, bad, progress=False)
