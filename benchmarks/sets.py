@@ -120,7 +120,8 @@ def main() -> None:
 
 def measure(key: Key, posterior: Any, sets: int, draws: int) -> dict[str, Any]:
     """Return the C2ST at each size, and what other padding changes."""
-    before, scores, change = base._sample_cpu._cache_size(), {}, 0.0
+    program = base.draw_program(posterior.method)
+    before, scores, change = program._cache_size(), {}, 0.0
     for n in SIZES:
         scores[n] = []
         for i in range(sets):
@@ -134,7 +135,7 @@ def measure(key: Key, posterior: Any, sets: int, draws: int) -> dict[str, Any]:
         "c2st": scores,
         "worst_mean_c2st": max(float(np.mean(each)) for each in scores.values()),
         "largest_change_by_padding": change,
-        "compiled_programs": base._sample_cpu._cache_size() - before,
+        "compiled_programs": program._cache_size() - before,
     }
 
 

@@ -46,6 +46,11 @@ class Ensemble:
         return getattr(self.method, "iid", False)
 
     @property
+    def long_draws(self) -> bool:
+        """Whether the members' draws are compiled for speed."""
+        return getattr(self.method, "long_draws", False)
+
+    @property
     def sampler(self) -> Any:
         """The members' sampler, where the road has one."""
         return self.method.sampler
@@ -89,9 +94,7 @@ class Ensemble:
         return jax.scipy.special.logsumexp(each) - jnp.log(self.size)
 
     def __getattr__(self, name: str) -> Any:
-        """Offer `with_prior`, `look_at` and `long_draws` where the members have them."""
-        if name == "long_draws":
-            return getattr(self.method, name)
+        """Offer `with_prior` and `look_at` where the members have them."""
         if name == "with_prior" and hasattr(self.method, name):
             return lambda new: dataclasses.replace(self, method=self.method.with_prior(new))
         if name == "look_at" and hasattr(self.method, name):
