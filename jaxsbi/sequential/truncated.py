@@ -192,11 +192,13 @@ def _from_prior(
         hit = jax.vmap(lambda z: _log_ratio(posterior, x, z))(z) >= threshold
         # Hits first; what follows them in the buffer is overwritten by the next batch.
         z = z[jnp.argsort(~hit, stable=True)]
-        buffer = jax.lax.dynamic_update_slice(buffer, z, (jnp.minimum(count, n), 0))
+        at = jnp.minimum(count, n)
+        buffer = jax.lax.dynamic_update_slice(buffer, z, (at, jnp.zeros_like(at)))
         return buffer, count + jnp.sum(hit), batch + 1
 
     buffer = jnp.zeros((n + CANDIDATES, base.dim))
-    buffer, count, batch = jax.lax.while_loop(more, step, (buffer, jnp.int32(0), jnp.int32(0)))
+    none = jnp.array(0)  # a whole number of the precision that is enabled, as sums of hits are
+    buffer, count, batch = jax.lax.while_loop(more, step, (buffer, none, none))
     return buffer[:n], count, batch * CANDIDATES
 
 

@@ -102,6 +102,16 @@ def test_every_round_is_written_down(results, scheme):
             assert 0.4 < each.prior_mass < 0.95  # four widths of 0.25 either way: 0.68
 
 
+@pytest.mark.parametrize("scheme", METHODS)
+def test_rounds_run_in_double_precision(scheme, x64):
+    part = "step" if scheme == "dynamic" else "round"
+    sizes = {f"num_{part}s": 2, f"simulations_per_{part}": 100}
+    result = run(scheme, x=jnp.zeros(1), **sizes)
+    draws = result.posterior.sample(jax.random.key(5), jnp.zeros(1), 100)["theta"]
+    assert draws.dtype == jnp.float64
+    assert bool(jnp.all(jnp.isfinite(draws)))
+
+
 @pytest.mark.slow
 def test_rounds_can_be_added(results):
     first = results("truncated")
