@@ -111,7 +111,9 @@ class Method(Protocol):
     passes at most; one that learns exact numbers needs fewer `validation_rows` than `fit` holds
     out of few simulations. One whose simulations may lack an observation's noise, so that this
     need not be like them, says so by `noiseless = True`. One whose draws evaluate one network many
-    times says so by `long_draws = True`: on a CPU they are compiled for speed.
+    times says so by `long_draws = True`: on a CPU they are compiled for speed. One whose members
+    learn different things has `init_member(key, prior, simulations, member)`, which is called in
+    the place of `init`.
 
     Two functions are called on the host where a method has them: `check(simulations)` before a
     training, and `look_at(variables, prior, draws)` after draws were made, which may warn.
@@ -134,6 +136,20 @@ class Method(Protocol):
     def log_prob(self, variables: Variables, prior: Prior, theta: Theta, x: Data) -> Array:
         """Return the log-density of one parameter set for one observation (a scalar)."""
         ...
+
+
+FORWARDED = (
+    "latent",
+    "steps",
+    "epochs",
+    "validation_rows",
+    "sampler",
+    "target",
+    "look_at",
+    "noiseless",
+    "long_draws",
+)
+"""What a method says of itself, and does not depend on the data: a wrapper of one says the same."""
 
 
 @register_dataclass

@@ -1,25 +1,51 @@
-"""Posteriors of a few parameters out of many, each learned directly."""
+"""Posteriors of a few parameters out of many, each learned directly, in one vmapped training."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
-from jaxsbi.base import Fitted, Key, Method, Simulations, check_key
+from jaxsbi.base import (
+    FORWARDED,
+    Array,
+    Data,
+    Fitted,
+    History,
+    Key,
+    Method,
+    Posterior,
+    Simulations,
+    Theta,
+    Variables,
+    check_key,
+    configuration,
+    leaf,
+    positive,
+)
 from jaxsbi.fit import fit
+from jaxsbi.methods.ensemble import Ensemble
 from jaxsbi.priors import Prior
+from jaxsbi.windows import Stored
 
 Group = tuple[str, ...]
+COLUMNS = "columns"
+"""Where a member keeps in its statistics which latent numbers it learns."""
 
 
 def marginals(
     key: Key,
     method: Method,
     prior: Prior,
-    simulations: Simulations,
+    simulations: Simulations | Stored,
     groups: Iterable[str | Group],
+    *,
+    ensemble: int | None = None,
     **options: Any,
 ) -> dict[Group, Fitted]:
     """Learn the posterior of each group of parameters, the others integrated out.
@@ -27,37 +53,192 @@ def marginals(
     The simulations stay what they are; leaving a parameter out of θ makes it part of the noise. A
     corner plot of many parameters needs their pairs only, which are far easier to learn than the
     whole (marginal ratio estimation, Miller et al. 2021, arXiv:2107.01214). Groups of equal
-    dimension are trained by one compiled program.
+    dimension are trained at once, as the members of an ensemble are: memory grows with their
+    number. Where it does not suffice, call this for some of them at a time.
 
     Args:
         key: A typed key.
-        method: Any method, for instance `nre` or `npe`.
+        method: `nre`, `npe`, or another that sees parameters by their latent numbers (all but
+            `emulator(approximation=…)`).
         prior: The prior of the simulations, built from independent distributions by name.
-        simulations: What `simulate` returned.
+        simulations: What `simulate` returned, or a `Store`.
         groups: A name, or a tuple of names, for each posterior.
-        options: Passed on to `fit`.
+        ensemble: Members for each group.
+        options: Passed on to `fit`, which is called once for each dimension; with `refit` all its
+            groups are trained again for as many epochs as were best in their mean.
 
     Returns:
-        Group → what `fit` returned; its posterior's draws have the group's names.
+        Group → what `fit` returned; its posterior's draws have the group's names. The seconds are
+        those of all groups of its dimension together.
 
     Raises:
-        TypeError: If the key is not typed.
+        TypeError: If the key is not typed, or the method does not see parameters so.
         PriorError: If a name is not one of the prior's, or its parameters depend on one another.
-        ValueError: If there is no group, or a group has no name, or one twice.
+        ValueError: If there is no group, or a group has no name, or one twice; or as `fit`.
     """
     check_key(key)
+    wanted = _checked(groups)
+    if not getattr(method, "latent", False):
+        raise TypeError(
+            "marginals: expected a method that sees parameters by their latent numbers (npe, nre, "
+            f"nle, fmpe, npse, joint), got {getattr(method, '__name__', type(method).__name__)}. "
+            "An emulator of another one's error needs all; a method of your own says so by "
+            "latent = True."
+        )
+    if "initial" in options:
+        raise ValueError(
+            "marginals: expected no initial=…: each group has a posterior of its own. Go on with "
+            "one of them by jaxsbi.fit."
+        )
+    members = 1 if ensemble is None else positive("ensemble", ensemble)
+    parts = {group: prior.marginal(*group) for group in wanted}
+    place = _columns(prior)
+    found: dict[Group, Fitted] = {}
+    for dim in sorted({part.dim for part in parts.values()}):
+        alike = [group for group in wanted if parts[group].dim == dim]
+        columns = [np.concatenate([place[name] for name in group]) for group in alike]
+        together = Grouped(
+            method=method,
+            inner=parts[alike[0]].latent,
+            columns=jnp.asarray(np.stack(columns)),
+            members=members,
+        )
+        here = dict(options)
+        if options.get("checkpoint") is not None:
+            here["checkpoint"] = Path(options["checkpoint"]) / f"dimension-{dim}"
+        fitted = fit(
+            jax.random.fold_in(key, dim), together, prior, simulations,
+            ensemble=len(alike) * members, **here,
+        )  # fmt: skip
+        for index, group in enumerate(alike):
+            found[group] = _of_group(fitted, method, parts[group], index, ensemble)
+    return {group: found[group] for group in wanted}
+
+
+def _checked(groups: Iterable[str | Group]) -> list[Group]:
+    """Return the groups as tuples of names, each once."""
     wanted = [(group,) if isinstance(group, str) else tuple(group) for group in groups]
     if not wanted or any(not group or len(set(group)) < len(group) for group in wanted):
         raise ValueError(
             f"groups: expected names, or tuples of different names, got {wanted}. For all pairs: "
             "itertools.combinations(prior.names, 2)."
         )
-    priors = [prior.marginal(*group) for group in wanted]
-    fitted = {}
-    for number, (group, part) in enumerate(zip(wanted, priors, strict=True)):
-        theta = {name: simulations.theta[name] for name in group}
-        # The other parameters are latents: for the group, joint scores are those of its own part.
-        score = simulations.score and {name: simulations.score[name] for name in group}
-        rows = Simulations(theta, simulations.x, simulations.weight, score)
-        fitted[group] = fit(jax.random.fold_in(key, number), method, part, rows, **options)
-    return fitted
+    return list(dict.fromkeys(wanted))
+
+
+def _columns(prior: Prior) -> dict[str, np.ndarray]:
+    """Return which of the latent numbers are each parameter's."""
+    sizes = [prior.marginal(name).dim for name in prior.names]
+    ends = np.cumsum(sizes)
+    return {
+        name: np.arange(end - size, end)
+        for name, size, end in zip(prior.names, sizes, ends, strict=True)
+    }
+
+
+@configuration
+class Grouped:
+    """A method each of whose members learns some of the latent parameters, and no others.
+
+    Attributes:
+        method: The method.
+        inner: The prior of a group's latent parameters.
+        columns: Which these are, shape `(groups, d)`.
+        members: How many members, one after the other, learn the same.
+    """
+
+    method: Any = leaf()
+    inner: Prior = leaf()
+    columns: Array = leaf()
+    members: int
+
+    def init(self, key: Key, prior: Prior, simulations: Simulations) -> Variables:
+        """Return the first member's initial variables."""
+        return self.init_member(key, prior, simulations, jnp.array(0))
+
+    def init_member(
+        self, key: Key, prior: Prior, simulations: Simulations, member: Array
+    ) -> Variables:
+        """Return a member's initial variables; what it learns is among its statistics."""
+        del prior
+        columns = self.columns[member // self.members]
+        made = self.method.init(key, self.inner, _only(columns, simulations))
+        return {**made, "statistics": {**made["statistics"], COLUMNS: columns}}
+
+    def loss(self, variables: Variables, prior: Prior, key: Key, batch: Simulations) -> Array:
+        """Return the method's loss per row, shape `(n,)`, of the member's parameters."""
+        del prior
+        own = _only(variables["statistics"][COLUMNS], batch)
+        return self.method.loss(_plain(variables), self.inner, key, own)
+
+    def sample(
+        self, variables: Variables, prior: Prior, key: Key, x: Data, n: int
+    ) -> tuple[Theta, Any]:
+        """Return `n` draws of a member's latent parameters, and what the method reports."""
+        del prior
+        return self.method.sample(_plain(variables), self.inner, key, x, n)
+
+    def log_prob(self, variables: Variables, prior: Prior, theta: Theta, x: Data) -> Array:
+        """Return a member's log-density of its latent parameters `{"z": (d,)}`."""
+        del prior
+        return self.method.log_prob(_plain(variables), self.inner, theta, x)
+
+    def __getattr__(self, name: str) -> Any:
+        """Offer what the method says of itself."""
+        if name in (*FORWARDED, "iid", "prepare", "check"):
+            return getattr(self.method, name)
+        raise AttributeError(name)
+
+
+def _only(columns: Array, rows: Simulations) -> Simulations:
+    """Return simulations with some of the latent parameters.
+
+    The others are latents of the simulator: joint scores are those of the part. Joint ratios, of
+    all parameters at once, say nothing of some.
+    """
+    return dataclasses.replace(
+        rows,
+        theta={"z": rows.theta["z"][:, columns]},
+        score=jax.tree.map(lambda a: a[:, columns], rows.score),
+        contrasts=None,
+        log_ratio=None,
+    )
+
+
+def _plain(variables: Variables) -> Variables:
+    """Return a member's variables as the method has them."""
+    kept = {name: a for name, a in variables["statistics"].items() if name != COLUMNS}
+    return {**variables, "statistics": kept}
+
+
+def _of_group(
+    fitted: Fitted, method: Method, prior: Prior, index: int, ensemble: int | None
+) -> Fitted:
+    """Return the posterior of the `index`-th group, and the history of its members."""
+    together, history = fitted.posterior, fitted.history
+    first = index * (ensemble or 1)
+    at: Any = slice(first, first + ensemble) if ensemble else first
+    posterior = Posterior(
+        jax.tree.map(lambda a: a[at], _plain(together.variables)),
+        prior,
+        method if ensemble is None else Ensemble(method=method, size=ensemble),
+        together.data,
+        together.reach,
+    )
+    return Fitted(posterior, _history(history, at))
+
+
+def _history(history: History, at: Any) -> History:
+    """Return the history of some members: after their last epoch there is nothing."""
+    several = history.train_loss.ndim == 2
+    train, validation = (
+        a[at] if several else a for a in (history.train_loss, history.validation_loss)
+    )
+    epochs = int(np.max(np.sum(np.isfinite(validation), axis=-1)))
+    return dataclasses.replace(
+        history,
+        train_loss=train[..., :epochs],
+        validation_loss=validation[..., :epochs],
+        best_epoch=history.best_epoch[at] if several else history.best_epoch,
+        stopped=history.stopped if epochs == history.epochs else "patience",
+    )

@@ -118,11 +118,14 @@ def _initial_state(
 
     The variables are new, or those of each member in `start`.
     """
+    differ = getattr(method, "init_member", None)
 
-    def one(each: tuple[Key, Variables | None]) -> TrainState:
-        key, variables = each
+    def one(each: tuple[Key, Array, Variables | None]) -> TrainState:
+        key, member, variables = each
         key_init, key_run = jax.random.split(key)
-        if variables is None:
+        if variables is None and differ is not None:
+            variables = differ(key_init, prior, training, member)
+        elif variables is None:
             variables = method.init(key_init, prior, training)
         variables = {**variables, "params": jax.tree.map(_in_precision, variables["params"])}
         params, _ = ravel_pytree(variables["params"])
@@ -146,7 +149,7 @@ def _initial_state(
         )
         return jax.tree.map(_strong, state)
 
-    return over_members(one, (keys, start), None)
+    return over_members(one, (keys, jnp.arange(keys.shape[0]), start), None)
 
 
 def _in_precision(a: Array) -> Array:

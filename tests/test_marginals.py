@@ -1,7 +1,5 @@
 """Marginal posteriors of a conjugate Gaussian of three parameters."""
 
-import itertools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +8,9 @@ import numpyro.distributions as dist
 import pytest
 
 import jaxsbi
+from jaxsbi import loop
 from jaxsbi.latent import PriorError
+from jaxsbi.methods import Ensemble
 
 PRIOR = jaxsbi.Prior(a=dist.Normal(0.0, 1.0), b=dist.Normal(0.0, 1.0), c=dist.Normal(0.0, 1.0))
 MIXING = jnp.array([[1.0, 0.5, 0.0], [0.0, 1.0, 0.5], [0.5, 0.0, 1.0]])
@@ -30,11 +30,13 @@ def simulations():
 
 @pytest.mark.slow
 def test_pairs_have_the_exact_marginals(simulations) -> None:
-    groups = list(itertools.combinations(PRIOR.names, 2))
+    groups = [("a", "b"), ("c", "a"), "b", ("b", "c"), ("a", "b")]  # in any order, and again
+    before = _programs()
     fitted = jaxsbi.marginals(
-        jax.random.key(1), METHOD, PRIOR, simulations, [*groups, "b"], max_epochs=30, progress=False
+        jax.random.key(1), METHOD, PRIOR, simulations, groups, max_epochs=30, progress=False
     )
-    assert list(fitted) == [("a", "b"), ("a", "c"), ("b", "c"), ("b",)]
+    assert _programs() - before == 2  # all pairs are one training
+    assert list(fitted) == [("a", "b"), ("c", "a"), ("b",), ("b", "c")]
     x = jnp.array([0.3, -0.5, 0.8])
     covariance = np.linalg.inv(np.eye(3) + MIXING.T @ MIXING / NOISE**2)
     mean = np.asarray(covariance @ (MIXING.T @ x) / NOISE**2)
@@ -50,6 +52,85 @@ def test_pairs_have_the_exact_marginals(simulations) -> None:
         correlation = np.corrcoef(values)
         expected = covariance[np.ix_(index, index)] / np.outer(width, width)
         np.testing.assert_allclose(correlation, expected, atol=0.1)
+
+
+def _programs() -> int:
+    return sum(chunk._cache_size() for _, chunk in loop.PROGRAMS.values())
+
+
+def test_a_group_has_what_a_fit_of_its_own_would_have(simulations, tmp_path) -> None:
+    def run():
+        return jaxsbi.marginals(
+            jax.random.key(1), METHOD, PRIOR, simulations, ["c", ("b", "c"), "a"], ensemble=2,
+            max_epochs=3, checkpoint=tmp_path, progress=False,
+        )  # fmt: skip
+
+    fitted = run()
+    x = jnp.array([0.3, -0.5, 0.8])
+    for group, result in fitted.items():
+        own = PRIOR.marginal(*group)
+        theta = {name: simulations.theta[name] for name in group}
+        rows = jaxsbi.Simulations(theta, simulations.x, simulations.weight)
+        alone = jaxsbi.fit(
+            jax.random.key(1), METHOD, own, rows, ensemble=2, max_epochs=3, progress=False
+        )
+        assert result.posterior.method == Ensemble(method=METHOD, size=2) == alone.posterior.method
+        like, found = (each.posterior.variables for each in (alone, result))
+        assert jax.tree.map(jnp.shape, found) == jax.tree.map(jnp.shape, like)
+        assert result.history.validation_loss.shape == alone.history.validation_loss.shape
+        assert result.history.num_simulations == alone.history.num_simulations
+        # Means of two members, three epochs of other batches apart.
+        assert result.history.best_loss == pytest.approx(alone.history.best_loss, abs=0.1)
+        again = run()[group].posterior.sample(jax.random.key(2), x, 10)  # from the checkpoint
+        for name, draws in result.posterior.sample(jax.random.key(2), x, 10).items():
+            np.testing.assert_array_equal(draws, again[name])
+
+
+def test_a_group_may_have_vectors_and_other_dimensions() -> None:
+    prior = jaxsbi.Prior(
+        a=dist.Normal(jnp.zeros(2), 1.0).to_event(1), b=dist.Uniform(0.0, 1.0), c=dist.Gamma(2.0)
+    )
+
+    def vectors(key, theta):
+        mean = jnp.append(theta["a"], theta["b"])
+        return mean + 0.1 * jax.random.normal(key, (3,))
+
+    rows = jaxsbi.simulate(jax.random.key(0), prior, vectors, 1_000, progress=False)
+    fitted = jaxsbi.marginals(
+        jax.random.key(1), jaxsbi.npe(density=jaxsbi.densities.Gaussian(hidden=8)), prior, rows,
+        [("b", "a"), ("c",), ("a",)], max_epochs=20, progress=False,
+    )  # fmt: skip
+    x = jnp.array([0.5, -1.0, 0.7])
+    draws = fitted["b", "a"].posterior.sample(jax.random.key(2), x, 500)
+    assert {name: a.shape for name, a in draws.items()} == {"b": (500,), "a": (500, 2)}
+    # Each number is in its place, and not yet learned well.
+    np.testing.assert_allclose(np.mean(draws["a"], 0), x[:2], atol=0.3)
+    assert 0.0 < float(jnp.min(draws["b"])) < float(jnp.max(draws["b"])) < 1.0
+    assert float(jnp.min(fitted["c",].posterior.sample(jax.random.key(2), x, 500)["c"])) > 0.0
+
+
+def test_a_store_is_learned_from_where_it_lies(tmp_path) -> None:
+    store = jaxsbi.Store.create(tmp_path / "runs", jax.random.key(0), PRIOR, chunk=100)
+    store.fill(simulator, 600, progress=False)
+    fitted = jaxsbi.marginals(
+        jax.random.key(1), METHOD, PRIOR, store, ["a", "b"], max_epochs=1, progress=False
+    )
+    assert [result.history.num_simulations[0] > 400 for result in fitted.values()] == [True, True]
+
+
+def test_methods_that_cannot_are_refused(simulations) -> None:
+    def run(method, **options):
+        return jaxsbi.marginals(jax.random.key(0), method, PRIOR, simulations, ["a"], **options)
+
+    cheap = jaxsbi.emulator(approximation=lambda theta: jnp.zeros(3), exact=True)
+    with pytest.raises(TypeError, match=r"latent numbers .* got Emulator\. An emulator of another"):
+        run(cheap)
+    with pytest.raises(TypeError, match="got npe"):
+        run(jaxsbi.npe)
+    with pytest.raises(ValueError, match="expected no initial="):
+        run(METHOD, initial=None)
+    with pytest.raises(ValueError, match="ensemble: expected a positive integer"):
+        run(METHOD, ensemble=0)
 
 
 def test_joint_scores_are_those_of_the_group() -> None:

@@ -5,23 +5,20 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from jaxsbi.base import Array, Data, Key, Simulations, Theta, Variables, configuration, leaf
+from jaxsbi.base import (
+    FORWARDED,
+    Array,
+    Data,
+    Key,
+    Simulations,
+    Theta,
+    Variables,
+    configuration,
+    leaf,
+)
 from jaxsbi.methods.fixed import fixed
 from jaxsbi.priors import Prior
 from jaxsbi.splitting import prepared
-
-FORWARDED = (
-    "latent",
-    "steps",
-    "epochs",
-    "validation_rows",
-    "sampler",
-    "target",
-    "look_at",
-    "noiseless",
-    "long_draws",
-)
-"""What a method says of itself, and does not depend on the data."""
 
 
 @configuration
