@@ -23,6 +23,7 @@ two sets (`two_sample.py`).
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -349,7 +350,7 @@ def _step(carry: tuple[Array, ...], x: Array, y: Array, rows: int) -> tuple[Arra
     mean = _BETA1 * mean + (1 - _BETA1) * gradient
     square = _BETA2 * square + (1 - _BETA2) * gradient**2
     # expm1, since 1 - 0.999**t loses its digits in float32 where t is small
-    rate = jnp.sqrt(-jnp.expm1(step * np.log(_BETA2))) / -jnp.expm1(step * np.log(_BETA1))
+    rate = jnp.sqrt(-jnp.expm1(step * math.log(_BETA2))) / -jnp.expm1(step * math.log(_BETA1))
     weights = weights - _RATE * rate * mean / (jnp.sqrt(square) + _EPSILON)
     return weights, mean, square, step, total + loss * (len(x) / rows)
 
