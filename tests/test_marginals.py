@@ -8,8 +8,10 @@ import numpyro.distributions as dist
 import pytest
 
 import jaxsbi
-from jaxsbi import loop
+from jaxsbi import loop, splitting
+from jaxsbi.base import DataSpec
 from jaxsbi.latent import PriorError
+from jaxsbi.marginals import Grouped
 from jaxsbi.methods import Ensemble
 
 PRIOR = jaxsbi.Prior(a=dist.Normal(0.0, 1.0), b=dist.Normal(0.0, 1.0), c=dist.Normal(0.0, 1.0))
@@ -107,6 +109,25 @@ def test_a_group_may_have_vectors_and_other_dimensions() -> None:
     np.testing.assert_allclose(np.mean(draws["a"], 0), x[:2], atol=0.3)
     assert 0.0 < float(jnp.min(draws["b"])) < float(jnp.max(draws["b"])) < 1.0
     assert float(jnp.min(fitted["c",].posterior.sample(jax.random.key(2), x, 500)["c"])) > 0.0
+
+
+def test_a_member_speaks_of_its_own_latent_parameters(simulations) -> None:
+    pair = PRIOR.marginal("a", "c")
+    method = Grouped(
+        method=METHOD, inner=pair.latent, columns=jnp.array([[0, 1], [0, 2]]), members=1
+    )
+    rows = splitting.seen(method, PRIOR, simulations)
+    variables = method.init_member(jax.random.key(1), PRIOR.latent, rows, jnp.array(1))
+    x = jnp.array([0.3, -0.5, 0.8])
+    draws, _ = method.sample(variables, PRIOR.latent, jax.random.key(2), x, 5)
+    inner = {**variables, "statistics": dict(variables["statistics"])}
+    assert inner["statistics"].pop("columns").tolist() == [0, 2]
+    posterior = jaxsbi.Posterior(inner, pair, METHOD, DataSpec.of(x))
+    expected = posterior.sample(jax.random.key(2), x, 5)
+    np.testing.assert_allclose(draws["z"][:, 1], expected["c"], rtol=1e-5)
+    theta = {"a": expected["a"][0], "c": expected["c"][0]}
+    value = method.log_prob(variables, PRIOR.latent, {"z": draws["z"][0]}, x)
+    np.testing.assert_allclose(value, posterior.log_prob(theta, x), rtol=1e-4)
 
 
 def test_a_store_is_learned_from_where_it_lies(tmp_path) -> None:
