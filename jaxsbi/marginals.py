@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ from jaxsbi.priors import Prior
 from jaxsbi.windows import Stored
 
 Group = tuple[str, ...]
+AT_ONCE = 16
+"""Groups that are trained at once, at most: memory grows with their number."""
 COLUMNS = "columns"
 """Where a member keeps in its statistics which latent numbers it learns."""
 
@@ -53,8 +55,8 @@ def marginals(
     The simulations stay what they are; leaving a parameter out of θ makes it part of the noise. A
     corner plot of many parameters needs their pairs only, which are far easier to learn than the
     whole (marginal ratio estimation, Miller et al. 2021, arXiv:2107.01214). Groups of equal
-    dimension are trained at once, as the members of an ensemble are: memory grows with their
-    number. Where it does not suffice, call this for some of them at a time.
+    dimension are trained at once, as the members of an ensemble are; more than 16 of them in
+    several trainings of one compiled program.
 
     Args:
         key: A typed key.
@@ -64,12 +66,12 @@ def marginals(
         simulations: What `simulate` returned, or a `Store`.
         groups: A name, or a tuple of names, for each posterior.
         ensemble: Members for each group.
-        options: Passed on to `fit`, which is called once for each dimension; with `refit` all its
-            groups are trained again for as many epochs as were best in their mean.
+        options: Passed on to `fit`; with `refit` all groups of one training are trained again for
+            as many epochs as were best in their mean.
 
     Returns:
         Group → what `fit` returned; its posterior's draws have the group's names. The seconds are
-        those of all groups of its dimension together.
+        those of all groups that were trained at once.
 
     Raises:
         TypeError: If the key is not typed, or the method does not see parameters so.
@@ -94,8 +96,7 @@ def marginals(
     parts = {group: prior.marginal(*group) for group in wanted}
     place = _columns(prior)
     found: dict[Group, Fitted] = {}
-    for dim in sorted({part.dim for part in parts.values()}):
-        alike = [group for group in wanted if parts[group].dim == dim]
+    for number, alike in enumerate(_at_once(parts)):
         columns = [np.concatenate([place[name] for name in group]) for group in alike]
         together = Grouped(
             method=method,
@@ -105,9 +106,9 @@ def marginals(
         )
         here = dict(options)
         if options.get("checkpoint") is not None:
-            here["checkpoint"] = Path(options["checkpoint"]) / f"dimension-{dim}"
+            here["checkpoint"] = Path(options["checkpoint"]) / f"groups-{number}"
         fitted = fit(
-            jax.random.fold_in(key, dim), together, prior, simulations,
+            jax.random.fold_in(key, number), together, prior, simulations,
             ensemble=len(alike) * members, **here,
         )  # fmt: skip
         for index, group in enumerate(alike):
@@ -124,6 +125,19 @@ def _checked(groups: Iterable[str | Group]) -> list[Group]:
             "itertools.combinations(prior.names, 2)."
         )
     return list(dict.fromkeys(wanted))
+
+
+def _at_once(parts: dict[Group, Prior]) -> Iterator[list[Group]]:
+    """Give the groups of each training: all of one dimension, and of this as many as in the others.
+
+    So that one compiled program serves them, the last is filled up with groups that come twice.
+    """
+    for dim in sorted({part.dim for part in parts.values()}):
+        alike = [group for group, part in parts.items() if part.dim == dim]
+        trainings = -(-len(alike) // AT_ONCE)
+        size = -(-len(alike) // trainings)
+        for first in range(0, len(alike), size):
+            yield (alike[first:] + alike)[:size]
 
 
 def _columns(prior: Prior) -> dict[str, np.ndarray]:

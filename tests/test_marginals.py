@@ -1,5 +1,7 @@
 """Marginal posteriors of a conjugate Gaussian of three parameters."""
 
+import importlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,12 +13,12 @@ import jaxsbi
 from jaxsbi import loop, splitting
 from jaxsbi.base import DataSpec
 from jaxsbi.latent import PriorError
-from jaxsbi.marginals import Grouped
 from jaxsbi.methods import Ensemble
 
 PRIOR = jaxsbi.Prior(a=dist.Normal(0.0, 1.0), b=dist.Normal(0.0, 1.0), c=dist.Normal(0.0, 1.0))
 MIXING = jnp.array([[1.0, 0.5, 0.0], [0.0, 1.0, 0.5], [0.5, 0.0, 1.0]])
 NOISE = 0.5
+module = importlib.import_module("jaxsbi.marginals")  # the package's `marginals` is the function
 METHOD = jaxsbi.npe(density=jaxsbi.densities.Gaussian(hidden=16))
 
 
@@ -88,6 +90,18 @@ def test_a_group_has_what_a_fit_of_its_own_would_have(simulations, tmp_path) -> 
             np.testing.assert_array_equal(draws, again[name])
 
 
+def test_many_groups_share_one_program(simulations, monkeypatch) -> None:
+    monkeypatch.setattr(module, "AT_ONCE", 2)
+    before = _programs()
+    fitted = jaxsbi.marginals(
+        jax.random.key(1), METHOD, PRIOR, simulations, PRIOR.names, max_epochs=2, progress=False
+    )
+    assert _programs() - before <= 1  # "a" comes twice; an equal program may be there already
+    assert list(fitted) == [("a",), ("b",), ("c",)]
+    names = [result.posterior.prior.names for result in fitted.values()]
+    assert names == [("a",), ("b",), ("c",)]
+
+
 def test_a_group_may_have_vectors_and_other_dimensions() -> None:
     prior = jaxsbi.Prior(
         a=dist.Normal(jnp.zeros(2), 1.0).to_event(1), b=dist.Uniform(0.0, 1.0), c=dist.Gamma(2.0)
@@ -95,25 +109,25 @@ def test_a_group_may_have_vectors_and_other_dimensions() -> None:
 
     def vectors(key, theta):
         mean = jnp.append(theta["a"], theta["b"])
-        return mean + 0.1 * jax.random.normal(key, (3,))
+        return mean + 0.3 * jax.random.normal(key, (3,))
 
-    rows = jaxsbi.simulate(jax.random.key(0), prior, vectors, 1_000, progress=False)
+    rows = jaxsbi.simulate(jax.random.key(0), prior, vectors, 2_000, progress=False)
     fitted = jaxsbi.marginals(
         jax.random.key(1), jaxsbi.npe(density=jaxsbi.densities.Gaussian(hidden=8)), prior, rows,
-        [("b", "a"), ("c",), ("a",)], max_epochs=20, progress=False,
+        [("b", "a"), ("c",), ("a",)], max_epochs=40, progress=False,
     )  # fmt: skip
     x = jnp.array([0.5, -1.0, 0.7])
     draws = fitted["b", "a"].posterior.sample(jax.random.key(2), x, 500)
     assert {name: a.shape for name, a in draws.items()} == {"b": (500,), "a": (500, 2)}
-    # Each number is in its place, and not yet learned well.
-    np.testing.assert_allclose(np.mean(draws["a"], 0), x[:2], atol=0.3)
+    # Each number is in its place: the posterior mean is x / 1.09, its width 0.29.
+    np.testing.assert_allclose(np.mean(draws["a"], 0), x[:2] / 1.09, atol=0.2)
     assert 0.0 < float(jnp.min(draws["b"])) < float(jnp.max(draws["b"])) < 1.0
     assert float(jnp.min(fitted["c",].posterior.sample(jax.random.key(2), x, 500)["c"])) > 0.0
 
 
 def test_a_member_speaks_of_its_own_latent_parameters(simulations) -> None:
     pair = PRIOR.marginal("a", "c")
-    method = Grouped(
+    method = module.Grouped(
         method=METHOD, inner=pair.latent, columns=jnp.array([[0, 1], [0, 2]]), members=1
     )
     rows = splitting.seen(method, PRIOR, simulations)
