@@ -94,14 +94,14 @@ def marginals(
         )
     members = 1 if ensemble is None else positive("ensemble", ensemble)
     parts = {group: prior.marginal(*group) for group in wanted}
-    place = _columns(prior)
+    place = prior._split(jnp.arange(prior.dim))  # which latent numbers are each parameter's
     found: dict[Group, Fitted] = {}
     for number, alike in enumerate(_at_once(parts)):
-        columns = [np.concatenate([place[name] for name in group]) for group in alike]
+        columns = [jnp.concatenate([place[name].ravel() for name in group]) for group in alike]
         together = Grouped(
             method=method,
             inner=parts[alike[0]].latent,
-            columns=jnp.asarray(np.stack(columns)),
+            columns=jnp.stack(columns),
             members=members,
         )
         here = dict(options)
@@ -138,16 +138,6 @@ def _at_once(parts: dict[Group, Prior]) -> Iterator[list[Group]]:
         size = -(-len(alike) // trainings)
         for first in range(0, len(alike), size):
             yield (alike[first:] + alike)[:size]
-
-
-def _columns(prior: Prior) -> dict[str, np.ndarray]:
-    """Return which of the latent numbers are each parameter's."""
-    sizes = [prior.marginal(name).dim for name in prior.names]
-    ends = np.cumsum(sizes)
-    return {
-        name: np.arange(end - size, end)
-        for name, size, end in zip(prior.names, sizes, ends, strict=True)
-    }
 
 
 @configuration
@@ -244,15 +234,14 @@ def _of_group(
 
 def _history(history: History, at: Any) -> History:
     """Return the history of some members: after their last epoch there is nothing."""
-    several = history.train_loss.ndim == 2
-    train, validation = (
-        a[at] if several else a for a in (history.train_loss, history.validation_loss)
-    )
+    if history.train_loss.ndim == 1:  # there was one member only
+        return history
+    train, validation = history.train_loss[at], history.validation_loss[at]
     epochs = int(np.max(np.sum(np.isfinite(validation), axis=-1)))
     return dataclasses.replace(
         history,
         train_loss=train[..., :epochs],
         validation_loss=validation[..., :epochs],
-        best_epoch=history.best_epoch[at] if several else history.best_epoch,
+        best_epoch=history.best_epoch[at],
         stopped=history.stopped if epochs == history.epochs else "patience",
     )

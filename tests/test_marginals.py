@@ -71,7 +71,7 @@ def test_a_group_has_what_a_fit_of_its_own_would_have(simulations, tmp_path) -> 
             max_epochs=3, checkpoint=tmp_path, progress=False,
         )  # fmt: skip
 
-    fitted = run()
+    fitted, resumed = run(), run()  # the second from the checkpoint
     x = jnp.array([0.3, -0.5, 0.8])
     for group, result in fitted.items():
         own = PRIOR.marginal(*group)
@@ -87,7 +87,7 @@ def test_a_group_has_what_a_fit_of_its_own_would_have(simulations, tmp_path) -> 
         assert result.history.num_simulations == alone.history.num_simulations
         # Means of two members, three epochs of other batches apart.
         assert result.history.best_loss == pytest.approx(alone.history.best_loss, abs=0.1)
-        again = run()[group].posterior.sample(jax.random.key(2), x, 10)  # from the checkpoint
+        again = resumed[group].posterior.sample(jax.random.key(2), x, 10)
         for name, draws in result.posterior.sample(jax.random.key(2), x, 10).items():
             np.testing.assert_array_equal(draws, again[name])
 
