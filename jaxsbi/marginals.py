@@ -79,21 +79,13 @@ def marginals(
         ValueError: If there is no group, or a group has no name, or one twice; or as `fit`.
     """
     check_key(key)
-    wanted = _checked(groups)
-    if not getattr(method, "latent", False):
-        raise TypeError(
-            "marginals: expected a method that sees parameters by their latent numbers (npe, nre, "
-            f"nle, fmpe, npse, joint), got {getattr(method, '__name__', type(method).__name__)}. "
-            "An emulator of another one's error needs all; a method of your own says so by "
-            "latent = True."
-        )
+    parts = parts_of(prior, method, groups)
     if "initial" in options:
         raise ValueError(
             "marginals: expected no initial=…: each group has a posterior of its own. Go on with "
             "one of them by jaxsbi.fit."
         )
     members = 1 if ensemble is None else positive("ensemble", ensemble)
-    parts = {group: prior.marginal(*group) for group in wanted}
     place = prior._split(jnp.arange(prior.dim))  # which latent numbers are each parameter's
     found: dict[Group, Fitted] = {}
     for number, alike in enumerate(_at_once(parts)):
@@ -113,18 +105,31 @@ def marginals(
         )  # fmt: skip
         for index, group in enumerate(alike):
             found[group] = _of_group(fitted, method, parts[group], index, ensemble)
-    return {group: found[group] for group in wanted}
+    return {group: found[group] for group in parts}
 
 
-def _checked(groups: Iterable[str | Group]) -> list[Group]:
-    """Return the groups as tuples of names, each once."""
+def parts_of(prior: Prior, method: Method, groups: Iterable[str | Group]) -> dict[Group, Prior]:
+    """Return the prior of each group, as tuples of names, each once.
+
+    Raises:
+        TypeError: If the method does not see parameters by their latent numbers.
+        PriorError: If a name is not one of the prior's, or its parameters depend on one another.
+        ValueError: If there is no group, or a group has no name, or one twice.
+    """
     wanted = [(group,) if isinstance(group, str) else tuple(group) for group in groups]
     if not wanted or any(not group or len(set(group)) < len(group) for group in wanted):
         raise ValueError(
             f"groups: expected names, or tuples of different names, got {wanted}. For all pairs: "
             "itertools.combinations(prior.names, 2)."
         )
-    return list(dict.fromkeys(wanted))
+    if not getattr(method, "latent", False):
+        raise TypeError(
+            "marginals: expected a method that sees parameters by their latent numbers (npe, nre, "
+            f"nle, fmpe, npse, joint), got {getattr(method, '__name__', type(method).__name__)}. "
+            "An emulator of another one's error needs all; a method of your own says so by "
+            "latent = True."
+        )
+    return {group: prior.marginal(*group) for group in dict.fromkeys(wanted)}
 
 
 def _at_once(parts: dict[Group, Prior]) -> Iterator[list[Group]]:

@@ -15,9 +15,42 @@ from jaxsbi.priors import Prior
 from jaxsbi.workarounds import register_dataclass
 
 
+class Seen:
+    """A prior in other latent coordinates than its own: what does not depend on which."""
+
+    prior: Any  # a Prior, or one that is itself seen from elsewhere
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the parameters, in order."""
+        return self.prior.names
+
+    @property
+    def dim(self) -> int:
+        """The number of latent coordinates."""
+        return self.prior.dim
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each parameter in one θ."""
+        return self.prior.shapes
+
+    @property
+    def latent(self) -> Prior:
+        """A prior of one parameter "z" of shape (dim,) whose latent coordinates are itself."""
+        return self.prior.latent
+
+    def check(self, theta: Any) -> Theta:
+        """θ as arrays in the order of `names`, as `Prior.check`."""
+        return self.prior.check(theta)
+
+    def _split(self, z: Array) -> Theta:
+        return self.prior._split(z)
+
+
 @register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Recentred:
+class Recentred(Seen):
     """A prior whose latent coordinates are z' = factor⁻¹ (z - mean), z those of another prior.
 
     The law of θ is that prior's. What is concentrated in z, as the simulations of a sequential
@@ -34,29 +67,9 @@ class Recentred:
     factor: Array
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """The names of the parameters, in order."""
-        return self.prior.names
-
-    @property
-    def dim(self) -> int:
-        """Dimension of z'."""
-        return self.prior.dim
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of each parameter in one θ."""
-        return self.prior.shapes
-
-    @property
     def exact(self) -> dict[str, bool]:
         """Whether each parameter's part of z' is N(0, I): none is."""
         return dict.fromkeys(self.names, False)
-
-    @property
-    def latent(self) -> Prior:
-        """A prior of one parameter "z" of shape (dim,) whose latent coordinates are itself."""
-        return self.prior.latent
 
     def sample(self, key: Key) -> Theta:
         """Draw one θ, as `Prior.sample`."""
@@ -65,10 +78,6 @@ class Recentred:
     def log_prob(self, theta: Mapping[str, Any]) -> Array:
         """Normalised log density of one θ, as `Prior.log_prob`."""
         return self.prior.log_prob(theta)
-
-    def check(self, theta: Any) -> Theta:
-        """θ as arrays in the order of `names`, as `Prior.check`."""
-        return self.prior.check(theta)
 
     def to_latent(self, theta: Mapping[str, Any]) -> Array:
         """z' of one θ, shape `(dim,)`."""

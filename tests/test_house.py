@@ -17,7 +17,7 @@ GROUPS = (
     ("dataspec", "reach"),
     ("base", "batching", "devices", "disk", "fingerprint", "interop", "interrupt"),
     ("checkpoint",),
-    ("latent", "priors", "recentred", "simulate", "draws"),
+    ("latent", "priors", "recentred", "boxed", "simulate", "draws"),
     ("networks", "densities", "fields", "samplers", "noise", "tasks", "transforms"),
     ("methods",),
     ("splitting", "training", "windows", "loop", "online", "fit", "marginals", "importance"),

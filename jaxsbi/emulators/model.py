@@ -14,12 +14,13 @@ import numpyro.distributions as dist
 from numpyro.distributions import constraints
 
 from jaxsbi.base import Array, Data, DataSpec, Fitted, Key, Posterior, Theta, is_concrete
+from jaxsbi.boxed import Boxed
 from jaxsbi.emulators.predict import emulate, emulator_of, posterior_of, reach_of
 from jaxsbi.methods import Ensemble
 from jaxsbi.networks import flatten
 from jaxsbi.noise import Noise
 from jaxsbi.priors import Prior
-from jaxsbi.recentred import Recentred
+from jaxsbi.recentred import Seen
 
 Model = Callable[..., Data]
 
@@ -92,9 +93,18 @@ def emulator_model(
     return model
 
 
-def sample_sites(prior: Prior | Recentred) -> Theta:
-    """Sample the parameters of a prior as NumPyro sites of their names."""
-    prior = prior.prior if isinstance(prior, Recentred) else prior
+def sample_sites(prior: Prior | Seen) -> Theta:
+    """Sample the parameters of a prior as NumPyro sites of their names.
+
+    Within a box they are functions of one site more, standard normal numbers.
+    """
+    if isinstance(prior, Boxed):
+        zeros = jnp.zeros(prior.dim, prior.low.dtype)
+        normal = numpyro.sample("_normal", dist.Normal(zeros, zeros + 1.0).to_event(1))
+        theta = prior.at(normal)
+        return {name: numpyro.deterministic(name, value) for name, value in theta.items()}
+    if isinstance(prior, Seen):
+        return sample_sites(prior.prior)
 
     def site(name: str, d: Any) -> Array:
         return numpyro.sample(name, d.to_event(len(d.batch_shape)))

@@ -8,11 +8,12 @@ float32; `model` reads NumPyro models.
 from jaxsbi.latent.maps import from_latent, latent_log_prob, log_prob, to_latent
 from jaxsbi.latent.model import run, survey
 from jaxsbi.latent.routes import KINDS, PriorError, Route, choose, refuse, strip_masks
-from jaxsbi.latent.special import log1mexp, log_normal_density
+from jaxsbi.latent.special import FAR, log1mexp, log_normal_density
 from jaxsbi.latent.truncated import log_mass, truncated_from_z
 from jaxsbi.latent.usable import is_usable
 
 __all__ = [
+    "FAR",
     "KINDS",
     "PriorError",
     "Route",

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsbi.base import DataSpec, Fitted, History, Method, Posterior, warn
+from jaxsbi.boxed import Boxed
 from jaxsbi.disk import versions
 from jaxsbi.priors import Prior
 from jaxsbi.reach import Reach
@@ -135,14 +136,14 @@ def _rebuild(document: dict[str, Any], decoder: Decoder, prior: Prior | None) ->
 
 def _without_model(prior: Any) -> Any:
     """Put a description in the place of a prior that was made from a function."""
-    if isinstance(prior, Recentred):
+    if isinstance(prior, Recentred | Boxed):
         return dataclasses.replace(prior, prior=_without_model(prior.prior))
     return Supplied.of(prior) if isinstance(prior, Prior) and prior.model is not None else prior
 
 
 def _with_model(saved: Any, prior: Prior | None) -> Any:
     """Put the user's prior in the place of its description."""
-    if isinstance(saved, Recentred):
+    if isinstance(saved, Recentred | Boxed):
         return dataclasses.replace(saved, prior=_with_model(saved.prior, prior))
     if isinstance(saved, Prior):
         if prior is not None:

@@ -24,6 +24,7 @@ from jaxsbi import (
     sequential,
 )
 from jaxsbi.base import History
+from jaxsbi.boxed import Boxed
 from jaxsbi.latent import Route
 from jaxsbi.priors import Prior
 from jaxsbi.reach import Reach
@@ -99,7 +100,7 @@ def is_nnx(cls: Any) -> bool:
 @functools.cache
 def _known() -> dict[str, type]:
     """Return jaxsbi's and NumPyro's types; rooms have names of their own, so names are unique."""
-    own = (History, Prior, Reach, Recentred, Route, Supplied)
+    own = (Boxed, History, Prior, Reach, Recentred, Route, Supplied)
     found: dict[str, type] = {c.__name__: c for c in own}
     for room in ROOMS:
         short = room.__name__.removeprefix("jaxsbi.")

@@ -16,8 +16,8 @@ from jaxsbi.methods.likelihood import is_learned_by
 from jaxsbi.priors import Prior
 from jaxsbi.recentred import Recentred, latents, recentre
 from jaxsbi.sequential.journal import Drawn, Journal, journal
+from jaxsbi.sequential.pool import MIN_KEPT, concatenate
 from jaxsbi.sequential.rounds import (
-    MIN_KEPT,
     Proposal,
     Propose,
     Result,
@@ -26,8 +26,8 @@ from jaxsbi.sequential.rounds import (
     check,
     check_previous,
     check_whole,
-    concatenate,
     drawn,
+    ended,
     in_turn,
     unmoved,
 )
@@ -118,7 +118,7 @@ def dynamic(
         done, pool = step.take(this, number, before, pool, number == last)
         return done
 
-    return in_turn(rounds, num_steps, take)
+    return Result(*in_turn(rounds, num_steps, take))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,6 +171,7 @@ class _Step:
             checkpoint=self.written.of(number),
             progress=self.progress,
         )
+        ended(fitted)
         done = Round(
             simulations=new,
             log_proposal=found.log_proposal,

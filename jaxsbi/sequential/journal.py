@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsbi import checkpoint as checkpoints
-from jaxsbi.base import Data, Key, Posterior, Simulations, Simulator
+from jaxsbi.base import Data, Key, Simulations, Simulator
 from jaxsbi.fingerprint import digest, program
 from jaxsbi.priors import Prior
 
@@ -63,7 +63,7 @@ class Journal:
         self,
         number: int,
         key: Key,
-        earlier: tuple[list[Simulations], Posterior | None],
+        earlier: tuple[list[Simulations], Any],
         draw: Callable[[], Drawn],
     ) -> Drawn:
         """Return what `draw()` returns, which is called once only, however often the run begins.
@@ -71,7 +71,7 @@ class Journal:
         Args:
             number: Of the round.
             key: Of the round.
-            earlier: The simulations that there are, and the last posterior.
+            earlier: The simulations that there are, and what is proposed by: a posterior, a box.
             draw: Makes new simulations.
         """
 

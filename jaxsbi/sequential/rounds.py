@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from jaxsbi.base import (
     Array,
     Data,
     DataSpec,
+    Fitted,
     History,
     Key,
     Method,
@@ -31,10 +32,8 @@ from jaxsbi.priors import Prior
 from jaxsbi.recentred import Recentred, latents, recentre
 from jaxsbi.sequential.journal import Drawn, Journal, journal
 from jaxsbi.sequential.outside import warn_outside
+from jaxsbi.sequential.pool import chosen, concatenate
 from jaxsbi.simulate import simulate_at, simulator_shape
-
-MIN_KEPT = 20
-"""Simulations below which a round is not trained on a part of them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +101,7 @@ class Proposal(NamedTuple):
 
 Propose = Callable[[Key, Posterior, Recentred, Data, int], Proposal]
 REACH = 6.0
+R = TypeVar("R")  # a round
 
 
 def at_draws(key: Key, posterior: Posterior, centred: Recentred, x: Data, n: int) -> Proposal:
@@ -169,10 +169,12 @@ def run(
             done, posterior=dataclasses.replace(done.posterior, method=method)
         )
 
-    return in_turn(rounds, num_rounds, take)
+    return Result(*in_turn(rounds, num_rounds, take))
 
 
-def in_turn(rounds: list[Round], more: int, take: Callable[[int, list[Round]], Round]) -> Result:
+def in_turn(
+    rounds: list[R], more: int, take: Callable[[int, list[R]], R]
+) -> tuple[tuple[R, ...], bool]:
     """Add rounds one after the other; what is finished is returned if the user interrupts.
 
     Args:
@@ -180,21 +182,29 @@ def in_turn(rounds: list[Round], more: int, take: Callable[[int, list[Round]], R
         more: How many to add.
         take: Makes the round of a number, given those before.
 
+    Returns:
+        All rounds, and whether all that were asked for are among them.
+
     Raises:
         KeyboardInterrupt: If no round was finished.
     """
     try:
         for number in range(len(rounds), len(rounds) + more):
-            done = take(number, rounds)
-            # Training returns what it has by then: no round, for its posterior is half trained.
-            if done.history.stopped == "interrupted":
-                raise KeyboardInterrupt
-            rounds.append(done)
+            rounds.append(take(number, rounds))
     except KeyboardInterrupt:
         if not rounds:
             raise
-        return Result(tuple(rounds), finished=False)
-    return Result(tuple(rounds))
+        return tuple(rounds), False
+    return tuple(rounds), True
+
+
+def ended(*fitted: Fitted) -> None:
+    """Raise KeyboardInterrupt again where a training returned what it had by then.
+
+    That is no round, for its posterior is half trained.
+    """
+    if any(each.history.stopped == "interrupted" for each in fitted):
+        raise KeyboardInterrupt
 
 
 def drawn(
@@ -259,16 +269,9 @@ def _round(
         return drawn(keys, last, prior, simulator, x, propose, n, keeps, progress)
 
     found = written.drawn(len(before), key, (parts, last), draw)
-    pool = concatenate([*parts, found.simulations])
-    keep = found.keep & (np.asarray(pool.weight) > 0)
-    if keep.sum() < MIN_KEPT:
-        keep = np.asarray(pool.weight) > 0
-    # Shuffled: the last rows validate, and all rounds should.
-    order = np.asarray(jax.random.permutation(key_order, capacity))
-    order = order[order < len(pool)]
-    index = order[keep[order]]
-    kept = jax.tree.map(lambda a: np.asarray(a)[index], pool)
     new = found.simulations
+    pool = concatenate([*parts, new])
+    kept = chosen(key_order, pool, found.keep, capacity)
     seen = recentre(prior, latents(prior, new.theta)) if before else unmoved(prior)
     fitted = fit(
         key_fit,
@@ -279,11 +282,12 @@ def _round(
         checkpoint=written.of(len(before)),
         progress=progress,
     )
+    ended(fitted)
     return Round(
         simulations=new,
         log_proposal=found.log_proposal,
         prior_mass=found.prior_mass,
-        kept=len(index),
+        kept=len(kept),
         posterior=fitted.posterior,
         history=dataclasses.replace(
             fitted.history, num_invalid=int(np.sum(np.asarray(pool.weight) == 0))
@@ -386,11 +390,6 @@ def from_prior(key: Key, prior: Prior, n: int) -> Proposal:
 def unmoved(prior: Prior) -> Recentred:
     """Return the prior in its own coordinates, as the type that later rounds have too."""
     return Recentred(prior, jnp.zeros(prior.dim), jnp.eye(prior.dim))
-
-
-def concatenate(parts: list[Simulations]) -> Simulations:
-    """Return the rows of several simulations, on the host."""
-    return jax.tree.map(lambda *a: np.concatenate([np.asarray(b) for b in a]), *parts)
 
 
 def _rows(theta: Theta) -> int:

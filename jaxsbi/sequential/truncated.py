@@ -45,7 +45,8 @@ def truncated(
     """Learn a posterior from rounds of simulations from an ever smaller part of the prior.
 
     Within the region a proposal is the prior, so that nothing needs to be corrected (TSNPE,
-    Deistler et al. 2022, arXiv:2210.04815; with a box TMNRE, Miller et al. 2021, arXiv:2107.01214).
+    Deistler et al. 2022, arXiv:2210.04815). The box is that of TMNRE (Miller et al. 2021,
+    arXiv:2107.01214), around a posterior of all parameters: `sequential.marginals` does without.
 
     Args:
         key: A typed key.

@@ -18,6 +18,7 @@ from flax.core import FrozenDict
 import jaxsbi
 from jaxsbi import densities, fields, methods, networks, noise, samplers, sequential
 from jaxsbi.base import Method, configuration, draw_program
+from jaxsbi.boxed import boxed
 from jaxsbi.recentred import recentre
 from jaxsbi.saving.decode import Decoder
 from jaxsbi.saving.registry import is_configuration
@@ -230,8 +231,10 @@ def test_a_prior_made_from_a_function_is_supplied(runs, recentred, tmp_path):
         jaxsbi.load(path, prior=model)
 
 
-def test_a_posterior_in_recentred_coordinates(runs, tmp_path):
-    prior = recentre(runs.prior, jax.random.normal(jax.random.key(0), (20, 3)))
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_posterior_in_other_coordinates(runs, cut, tmp_path):
+    z = jax.random.normal(jax.random.key(0), (20, 3))
+    prior = boxed(runs.prior, jnp.min(z, 0), jnp.max(z, 0)) if cut else recentre(runs.prior, z)
     fitted = runs.made(NPE, prior)
     runs.same(again(tmp_path / "run", fitted), fitted)
 

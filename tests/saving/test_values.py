@@ -16,6 +16,7 @@ from numpyro.distributions import transforms
 
 import jaxsbi
 from jaxsbi import compression, networks, noise
+from jaxsbi.boxed import boxed
 from jaxsbi.recentred import recentre
 from jaxsbi.saving.decode import Decoder
 from jaxsbi.saving.encode import Encoder
@@ -158,9 +159,11 @@ def test_a_prior_keeps_the_order_of_its_names_and_its_coordinates(runs):
     runs.equal(loaded.from_latent(jnp.arange(3.0)), prior.from_latent(jnp.arange(3.0)))
 
 
-def test_a_recentred_prior_comes_back(runs):
+def test_a_prior_in_other_coordinates_comes_back(runs):
     prior = recentre(PRIOR, jax.random.normal(jax.random.key(0), (20, 3)))
     runs.equal(rebuilt(prior), prior)
+    box = boxed(PRIOR, -jnp.ones(PRIOR.dim), jnp.ones(PRIOR.dim))
+    runs.equal(rebuilt(box), box)
 
 
 def test_every_kind_of_array_comes_back(runs):
