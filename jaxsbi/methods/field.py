@@ -31,7 +31,7 @@ from jaxsbi.fields import FieldInfo, compose, log_ratio, precision_of, widest_an
 from jaxsbi.methods.features import init_context, read_context
 from jaxsbi.missing import refuse_masked_arrays
 from jaxsbi.priors import Prior
-from jaxsbi.recentred import Recentred
+from jaxsbi.recentred import Seen
 
 
 def check(method: Any) -> None:
@@ -203,7 +203,7 @@ def sample_iid(key: Key, posterior: Posterior, xs: Data, n: int) -> Theta:
     """
     _check_field("sample_iid", key, posterior)
     positive("n", n)
-    if isinstance(posterior.prior, Recentred):
+    if isinstance(posterior.prior, Seen):
         raise ValueError(
             "sample_iid: expected a posterior that jaxsbi.fit returned, got one of sequential "
             "rounds, which is right for one observation. Fit one without rounds."

@@ -14,7 +14,7 @@ import scipy.stats
 
 import jaxsbi
 from jaxsbi import loop, sequential
-from jaxsbi.base import CPU_OPTIONS, LONG_OPTIONS, DataSpec, configuration
+from jaxsbi.base import DataSpec, configuration
 from jaxsbi.recentred import Recentred
 from jaxsbi.sequential import rounds as rounds_module
 
@@ -50,16 +50,8 @@ def run(scheme, method=None, prior=NARROW, simulate=simulator, x=X, seed=0, **op
     return function(jax.random.key(seed), method, prior, simulate, x, **options)
 
 
-def compiled():
-    """Return how many programs that run epochs there are."""
-    names = set(loop.PROGRAMS)
-    if CPU_OPTIONS == LONG_OPTIONS:  # by JAX 0.11 two names of one program
-        names -= {"cpu, long"}
-    return sum(loop.PROGRAMS[name][1]._cache_size() for name in names)
-
-
 @pytest.fixture(scope="module")
-def results():
+def results(compiled):
     made = {}
 
     def get(scheme):
