@@ -28,6 +28,10 @@ def likelihood(
     Nothing needs to be corrected: what is learned is a law of x given θ (SNLE, Papamakarios et al.
     2019, arXiv:1805.07226; SNRE, Durkan et al. 2020, arXiv:2002.03712).
 
+    A round is trained on the simulations within six standard deviations of the last posterior's
+    draws. Beyond them what is learned is an extrapolation: a log-evidence that jumps in a round, as
+    `posterior.sample_with_info` reports it, tells of mass there.
+
     Args:
         key: A typed key.
         method: `nle`, `nre` or `emulator`.
