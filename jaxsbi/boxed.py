@@ -57,17 +57,9 @@ class Boxed(Seen):
 
     def marginal(self, *names: str) -> Boxed:
         """Return the law of some of the parameters, in the order given, as `Prior.marginal`."""
-        return self.part(self.prior.marginal(*names), self.columns(*names))
-
-    def columns(self, *names: str) -> np.ndarray:
-        """Return which latent coordinates are some parameters', in the order given."""
-        place = self._split(jnp.arange(self.dim))
-        return np.concatenate([np.ravel(place[name]) for name in names])
-
-    def part(self, prior: Prior, columns: np.ndarray) -> Boxed:
-        """Return another prior, cut as some coordinates of this one are."""
-        sides = (self.low, self.high, self.mean, self.scale)
-        return Boxed(prior, *(side[columns] for side in sides))
+        some = self.prior.marginal(*names)  # first: it says which names there are
+        columns = self._columns(*names)
+        return Boxed(some, *(a[columns] for a in (self.low, self.high, self.mean, self.scale)))
 
     def sample(self, key: Key) -> Theta:
         """Draw one θ, as `Prior.sample`."""

@@ -86,14 +86,12 @@ def marginals(
             "one of them by jaxsbi.fit."
         )
     members = 1 if ensemble is None else positive("ensemble", ensemble)
-    place = prior._split(jnp.arange(prior.dim))  # which latent numbers are each parameter's
     found: dict[Group, Fitted] = {}
     for number, alike in enumerate(_at_once(parts)):
-        columns = [jnp.concatenate([place[name].ravel() for name in group]) for group in alike]
         together = Grouped(
             method=method,
             inner=parts[alike[0]].latent,
-            columns=jnp.stack(columns),
+            columns=jnp.stack([prior._columns(*group) for group in alike]),
             members=members,
         )
         here = dict(options)

@@ -235,6 +235,11 @@ class Prior:
             start += size
         return parts
 
+    def _columns(self, *names: str) -> Array:
+        """Which latent coordinates are some parameters', in the order given."""
+        place = self._split(jnp.arange(self.dim))
+        return jnp.concatenate([place[name].ravel() for name in names])
+
     def check(self, theta: Any) -> Theta:
         """θ as arrays in the order of `names`.
 

@@ -44,8 +44,8 @@ class Seen:
         """θ as arrays in the order of `names`, as `Prior.check`."""
         return self.prior.check(theta)
 
-    def _split(self, z: Array) -> Theta:
-        return self.prior._split(z)
+    def _columns(self, *names: str) -> Array:
+        return self.prior._columns(*names)
 
 
 @register_dataclass

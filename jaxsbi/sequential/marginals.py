@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -21,7 +20,6 @@ from jaxsbi.base import (
     Method,
     Simulations,
     Simulator,
-    Theta,
 )
 from jaxsbi.boxed import Boxed, boxed, whole
 from jaxsbi.marginals import Group, parts_of
@@ -31,7 +29,7 @@ from jaxsbi.sequential.journal import Drawn, Journal, journal
 from jaxsbi.sequential.outside import warn_outside
 from jaxsbi.sequential.pool import chosen, concatenate
 from jaxsbi.sequential.rounds import check, ended, in_turn
-from jaxsbi.sequential.truncated import DRAWS
+from jaxsbi.sequential.truncated import DRAWS, holds, in_box
 from jaxsbi.simulate import simulate_at, simulator_shape
 
 
@@ -85,7 +83,7 @@ class MarginalResult:
         Other groups by `jaxsbi.marginals(key, method, result.prior, result.simulations, groups)`.
         """
         pool = concatenate([r.simulations for r in self.rounds])
-        keep = np.concatenate([_holds(self.prior, r.simulations.theta) for r in self.rounds])
+        keep = np.concatenate([holds(self.prior, r.simulations.theta) for r in self.rounds])
         return jax.tree.map(lambda a: a[keep], pool)
 
 
@@ -179,13 +177,12 @@ class _Run:
             box = _cut(key_box, before[-1].prior, before[-1].marginals, self.x)
 
         def draw() -> Drawn:
-            theta = _draws(box, key_propose, self.size)
-            new = simulate_at(key_simulate, self.simulator, theta, progress=self.progress)
+            proposal = in_box(key_propose, box, self.size)
+            new = simulate_at(key_simulate, self.simulator, proposal.theta, progress=self.progress)
             if not before:
                 warn_outside(DataSpec.of(new.x, batched=True).conform(self.x), new)
-            keep = np.concatenate([_holds(box, part.theta) for part in (*parts, new)])
-            log_proposal = jax.vmap(box.log_prob)(theta)
-            return Drawn(new, np.asarray(log_proposal), float(jnp.exp(box.log_mass)), keep)
+            keep = np.concatenate([proposal.keeps(part.theta) for part in (*parts, new)])
+            return Drawn(new, np.asarray(proposal.log_prob), proposal.prior_mass, keep)
 
         found = self.written.drawn(len(before), key, (parts, (box.low, box.high)), draw)
         new = found.simulations
@@ -214,21 +211,21 @@ def _cut(key: Key, box: Boxed, fitted: dict[Group, Fitted], x: Data) -> Boxed:
     low, high = np.full(box.dim, np.inf), np.full(box.dim, -np.inf)
     for dim in sorted({f.posterior.prior.dim for f in fitted.values()}):
         alike = {g: f.posterior for g, f in fitted.items() if f.posterior.prior.dim == dim}
-        columns = [box.columns(*group) for group in alike]
         first = next(iter(alike.values()))
         learned = [
-            (posterior.variables, box.part(first.prior.latent, where))
-            for posterior, where in zip(alike.values(), columns, strict=True)
+            (each.variables, dataclasses.replace(each.prior, prior=first.prior.latent))  # type: ignore[call-arg]
+            for each in alike.values()
         ]
         ends = _ends(jax.random.fold_in(key, dim), first.method, learned, first.conform(x))
-        for where, smallest, largest in zip(columns, *map(np.asarray, ends), strict=True):
+        for group, smallest, largest in zip(alike, *map(np.asarray, ends), strict=True):
+            where = np.asarray(box._columns(*group))
             low[where] = np.minimum(low[where], smallest)
             high[where] = np.maximum(high[where], largest)
     free = low > high  # what is in no group keeps the box that it has
     low = np.where(free, box.low, np.maximum(low, box.low))
     high = np.where(free, box.high, np.minimum(high, box.high))
     if not np.all(low < high):
-        wrong = [g for g in fitted if not np.all((low < high)[box.columns(*g)])]
+        wrong = [g for g in fitted if not np.all((low < high)[np.asarray(box._columns(*g))])]
         raise ValueError(
             f"sequential.marginals: the posteriors of {wrong} have draws that are not finite, all "
             "the same, or all outside the box that they were trained in. Train on more simulations "
@@ -255,13 +252,3 @@ def _ends(
 
     t = jax.vmap(draw)(keys, stacked)
     return jnp.min(t, 1), jnp.max(t, 1)
-
-
-@functools.partial(jax.jit, static_argnames="n")
-def _draws(box: Boxed, key: Key, n: int) -> Theta:
-    return jax.vmap(box.sample)(jax.random.split(key, n))
-
-
-@jax.jit
-def _holds(box: Boxed, theta: Theta) -> Array:
-    return jax.vmap(box.holds)(theta)

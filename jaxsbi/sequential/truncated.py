@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxsbi import latent
 from jaxsbi.base import Array, Data, Key, Method, Posterior, Simulator, Theta
+from jaxsbi.boxed import Boxed, boxed
 from jaxsbi.methods.likelihood import is_learned_by
 from jaxsbi.priors import Prior
 from jaxsbi.recentred import Recentred, latents
@@ -252,15 +252,24 @@ def _by_box(key: Key, posterior: Posterior, centred: Recentred, x: Data, n: int)
     prior = centred.prior
     z = latents(prior, posterior.sample(key_draws, x, DRAWS))
     low, high = jnp.min(z, 0), jnp.max(z, 0)
+    return in_box(key_box, boxed(prior, low, high), n)
+
+
+def in_box(key: Key, box: Boxed, n: int) -> Proposal:
+    """Propose `n` draws of the prior within a box."""
+    theta = _from_box(key, box, n)
+    log_prob = jax.vmap(box.log_prob)(theta)
+    mass = float(jnp.exp(box.log_mass))
+    return Proposal(theta, log_prob, mass, lambda theta: np.asarray(holds(box, theta)))
+
+
+@functools.partial(jax.jit, static_argnames="n")
+def _from_box(key: Key, box: Boxed, n: int) -> Theta:
     # Not by jax.random.truncated_normal: in the tails of float32 that has ten values, or one.
-    log_mass = float(jnp.sum(latent.log_mass(low, high)))
-    normal = jax.random.normal(key_box, (n, prior.dim))
-    points = jax.vmap(lambda z: latent.truncated_from_z(z, low, high))(normal)
-    theta = jax.vmap(prior.from_latent)(points)
-    log_prob = jax.vmap(prior.log_prob)(theta) - log_mass
+    return jax.vmap(box.at)(jax.random.normal(key, (n, box.dim)))
 
-    def keeps(theta: Theta) -> np.ndarray:
-        at = latents(prior, theta)
-        return np.asarray(jnp.all((at >= low[None]) & (at <= high[None]), axis=1))
 
-    return Proposal(theta, log_prob, float(np.exp(log_mass)), keeps)
+@jax.jit
+def holds(box: Boxed, theta: Theta) -> Array:
+    """Return which of many parameter sets lie in a box, shape `(n,)`."""
+    return jax.vmap(box.holds)(theta)

@@ -10,7 +10,7 @@ import numpyro.distributions as dist
 import pytest
 
 import jaxsbi
-from jaxsbi import checkpoint, loop, sequential
+from jaxsbi import loop, sequential
 from jaxsbi.base import configuration
 
 pytestmark = [pytest.mark.rank_promotion]  # NumPyro's kernel
@@ -70,32 +70,6 @@ def same(one, other):
         np.testing.assert_array_equal(a.history.train_loss, b.history.train_loss)
         np.testing.assert_array_equal(a.history.validation_loss, b.history.validation_loss)
         assert a.history.num_simulations == b.history.num_simulations
-
-
-class Killed(BaseException):
-    """Stands for the end of the process."""
-
-
-@pytest.fixture
-def killed(monkeypatch):
-    """Return a function that runs another, and ends it at the given write to the disk."""
-    monkeypatch.setattr(checkpoint, "EVERY_SECONDS", 0.0)
-    write = checkpoint.write
-
-    def run(function, at):
-        calls = itertools.count(1)
-
-        def dying(*args):
-            write(*args)
-            if next(calls) == at:
-                raise Killed
-
-        with monkeypatch.context() as patch:
-            patch.setattr(checkpoint, "write", dying)
-            with pytest.raises(Killed):
-                function()
-
-    return run
 
 
 @pytest.mark.parametrize("scheme", ["truncated", "dynamic"])

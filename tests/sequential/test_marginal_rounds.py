@@ -10,7 +10,7 @@ import numpyro.distributions as dist
 import pytest
 
 import jaxsbi
-from jaxsbi import checkpoint, loop, sequential
+from jaxsbi import loop, sequential
 from jaxsbi.base import configuration
 from jaxsbi.latent import PriorError
 
@@ -161,25 +161,10 @@ def same(one, other) -> None:
             np.testing.assert_array_equal(*losses)
 
 
-class Killed(BaseException):
-    """Stands for the end of the process."""
-
-
-def test_killed_rounds_end_in_the_same_bits(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(checkpoint, "EVERY_SECONDS", 0.0)
-    plain, write = run(**SMALL), checkpoint.write
+def test_killed_rounds_end_in_the_same_bits(killed, tmp_path, monkeypatch) -> None:
+    plain = run(**SMALL)
     for at in (1, 3, 4):
-        calls = itertools.count(1)
-
-        def dying(*args, calls=calls, at=at):
-            write(*args)
-            if next(calls) == at:
-                raise Killed
-
-        monkeypatch.setattr(checkpoint, "write", dying)
-        with pytest.raises(Killed):
-            run(**SMALL, checkpoint=tmp_path)
-    monkeypatch.setattr(checkpoint, "write", write)
+        killed(lambda: run(**SMALL, checkpoint=tmp_path), at)
     same(run(**SMALL, checkpoint=tmp_path), plain)
 
     # Afterwards nothing is simulated or trained again.
