@@ -21,7 +21,8 @@ from jaxsbi.base import (
 )
 from jaxsbi.methods.npe import NPE
 from jaxsbi.priors import Prior
-from jaxsbi.sequential.rounds import Result, at_draws, run
+from jaxsbi.sequential.proposal import at_draws
+from jaxsbi.sequential.rounds import Result, run
 
 
 @configuration

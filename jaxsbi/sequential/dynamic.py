@@ -16,19 +16,18 @@ from jaxsbi.methods.likelihood import is_learned_by
 from jaxsbi.priors import Prior
 from jaxsbi.recentred import Recentred, latents, recentre
 from jaxsbi.sequential.journal import Drawn, Journal, journal
-from jaxsbi.sequential.pool import MIN_KEPT, concatenate
+from jaxsbi.sequential.pool import concatenate
+from jaxsbi.sequential.proposal import Propose, at_draws, drawn, proposed
 from jaxsbi.sequential.rounds import (
-    Proposal,
-    Propose,
     Result,
     Round,
-    at_draws,
     check,
     check_previous,
     check_whole,
-    drawn,
     ended,
     in_turn,
+    known_in,
+    settled,
     unmoved,
 )
 from jaxsbi.sequential.truncated import within
@@ -113,9 +112,8 @@ def dynamic(
 
     def take(number: int, rounds: list[Round]) -> Round:
         nonlocal pool
-        before = rounds[-1] if rounds else None
         this = jax.random.fold_in(key, number)
-        done, pool = step.take(this, number, before, pool, number == last)
+        done, pool = step.take(this, number, rounds, pool, number == last)
         return done
 
     return Result(*in_turn(rounds, num_steps, take))
@@ -136,21 +134,21 @@ class _Step:
     progress: bool
 
     def take(
-        self, key: Key, number: int, before: Round | None, pool: Simulations | None, last: bool
+        self, key: Key, number: int, rounds: list[Round], pool: Simulations | None, last: bool
     ) -> tuple[Round, Simulations]:
         """Simulate, prune and train once; return the step, and the live set, oldest first."""
         key_propose, key_simulate, key_fit, key_order = jax.random.split(key, 4)
         earlier = [] if pool is None else [pool]
-
+        before, first = (rounds[-1], rounds[0].simulations) if rounds else (None, None)
         last_posterior = None if before is None else before.posterior
 
-        def keeps(proposal: Proposal, new: Simulations) -> np.ndarray:
-            return proposal.keeps(self._with(earlier, new).theta)
-
         def draw() -> Drawn:
+            where = proposed(
+                key_propose, last_posterior, self.prior, self.x, self.propose, self.size
+            )
             return drawn(
-                (key_propose, key_simulate), last_posterior, self.prior, self.simulator, self.x,
-                self.propose, self.size, keeps, self.progress,
+                key_simulate, where, self.simulator, self.x, lambda new: [self._with(earlier, new)],
+                first=before is None, progress=self.progress,
             )  # fmt: skip
 
         found = self.written.drawn(number, key, (earlier, last_posterior), draw)
@@ -158,14 +156,16 @@ class _Step:
         pool = self._pruned(found.keep, self._with(earlier, new))
         kept = int(np.sum(pool.weight > 0))
         seen, start = self._coordinates(before, pool, kept)
+        seen = known_in(self.method, seen, found.box)
+        method = settled(self.method, new if first is None else first)
         # Shuffled: the last rows validate, and all steps should.
         order = np.asarray(jax.random.permutation(key_order, self.live))
         fitted = fit(
             key_fit,
-            self.method,
+            method,
             seen,  # type: ignore[arg-type]
             jax.tree.map(lambda a: a[order], pool),
-            initial=start,
+            initial=start and dataclasses.replace(start, method=method, prior=seen),  # type: ignore[arg-type]
             max_epochs=None if last else EPOCHS,
             capacity=self.live,
             checkpoint=self.written.of(number),
@@ -177,7 +177,7 @@ class _Step:
             log_proposal=found.log_proposal,
             prior_mass=found.prior_mass,
             kept=kept,
-            posterior=fitted.posterior,
+            posterior=dataclasses.replace(fitted.posterior, method=self.method),
             history=fitted.history,
             x=fitted.posterior.conform(self.x),
         )
@@ -189,14 +189,11 @@ class _Step:
         return _filled(pool, np.arange(len(pool)), max(len(pool), self.live + self.size))
 
     def _pruned(self, keep: np.ndarray, pool: Simulations) -> Simulations:
-        """Return the newest simulations that the proposal keeps: `live` rows, padded by weight 0.
+        """Return the newest simulations that are kept: `live` rows, padded by weight 0.
 
         Both shapes are the same in every step, so that nothing is compiled twice.
         """
-        valid = np.asarray(pool.weight) > 0
-        keep = keep & valid
-        index = np.flatnonzero(keep if keep.sum() >= MIN_KEPT else valid)
-        return _filled(pool, index[-self.live :], self.live)
+        return _filled(pool, np.flatnonzero(keep)[-self.live :], self.live)
 
     def _coordinates(
         self, before: Round | None, pool: Simulations, kept: int

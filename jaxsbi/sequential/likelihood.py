@@ -7,7 +7,8 @@ import os
 from jaxsbi.base import Data, Key, Method, Simulator
 from jaxsbi.methods import likelihood as learned
 from jaxsbi.priors import Prior
-from jaxsbi.sequential.rounds import Result, at_draws, run
+from jaxsbi.sequential.proposal import at_draws
+from jaxsbi.sequential.rounds import Result, run
 
 
 def likelihood(
@@ -29,8 +30,7 @@ def likelihood(
     2019, arXiv:1805.07226; SNRE, Durkan et al. 2020, arXiv:2002.03712).
 
     A round is trained on the simulations within six standard deviations of the last posterior's
-    draws. Beyond them what is learned is an extrapolation: a log-evidence that jumps in a round, as
-    `posterior.sample_with_info` reports it, tells of mass there.
+    draws, and its own posterior ends there: beyond, what is learned would be an extrapolation.
 
     Args:
         key: A typed key.

@@ -26,11 +26,11 @@ from jaxsbi.marginals import Group, parts_of
 from jaxsbi.marginals import marginals as learn
 from jaxsbi.priors import Prior
 from jaxsbi.sequential.journal import Drawn, Journal, journal
-from jaxsbi.sequential.outside import warn_outside
 from jaxsbi.sequential.pool import chosen, concatenate
+from jaxsbi.sequential.proposal import drawn
 from jaxsbi.sequential.rounds import check, ended, in_turn
 from jaxsbi.sequential.truncated import DRAWS, holds, in_box
-from jaxsbi.simulate import simulate_at, simulator_shape
+from jaxsbi.simulate import simulator_shape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,12 +177,10 @@ class _Run:
             box = _cut(key_box, before[-1].prior, before[-1].marginals, self.x)
 
         def draw() -> Drawn:
-            proposal = in_box(key_propose, box, self.size)
-            new = simulate_at(key_simulate, self.simulator, proposal.theta, progress=self.progress)
-            if not before:
-                warn_outside(DataSpec.of(new.x, batched=True).conform(self.x), new)
-            keep = np.concatenate([proposal.keeps(part.theta) for part in (*parts, new)])
-            return Drawn(new, np.asarray(proposal.log_prob), proposal.prior_mass, keep)
+            return drawn(
+                key_simulate, in_box(key_propose, box, self.size), self.simulator, self.x,
+                lambda new: [*parts, new], first=not before, progress=self.progress,
+            )  # fmt: skip
 
         found = self.written.drawn(len(before), key, (parts, (box.low, box.high)), draw)
         new = found.simulations

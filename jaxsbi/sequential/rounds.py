@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -22,18 +22,17 @@ from jaxsbi.base import (
     Posterior,
     Simulations,
     Simulator,
-    Theta,
     check_key,
 )
 from jaxsbi.fit import fit
 from jaxsbi.loop import equal
 from jaxsbi.methods.likelihood import is_learned_by
 from jaxsbi.priors import Prior
-from jaxsbi.recentred import Recentred, latents, recentre
+from jaxsbi.recentred import Recentred, everywhere, latents, recentre
 from jaxsbi.sequential.journal import Drawn, Journal, journal
-from jaxsbi.sequential.outside import warn_outside
 from jaxsbi.sequential.pool import chosen, concatenate
-from jaxsbi.simulate import simulate_at, simulator_shape
+from jaxsbi.sequential.proposal import Propose, at_draws, drawn, proposed
+from jaxsbi.simulate import simulator_shape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,42 +82,7 @@ class Result:
         return concatenate([r.simulations for r in self.rounds])
 
 
-class Proposal(NamedTuple):
-    """Where the next round is simulated.
-
-    Attributes:
-        theta: Named parameter sets, each of shape `(n, *shape)`.
-        log_prob: The proposal's log-density at each, shape `(n,)`.
-        prior_mass: The share of the prior it covers.
-        keeps: `keeps(theta) -> (n,) bool`: which simulations, of all rounds, to train on.
-    """
-
-    theta: Theta
-    log_prob: Array
-    prior_mass: float
-    keeps: Callable[[Theta], np.ndarray]
-
-
-Propose = Callable[[Key, Posterior, Recentred, Data, int], Proposal]
-REACH = 6.0
 R = TypeVar("R")  # a round
-
-
-def at_draws(key: Key, posterior: Posterior, centred: Recentred, x: Data, n: int) -> Proposal:
-    """Propose draws of the last posterior; train on what lies within `REACH` deviations of them.
-
-    For what learns the law of x given θ, a choice among simulations by θ is no bias.
-    """
-    theta = posterior.sample(key, x, n)
-    z = latents(centred.prior, theta)
-    mean, scale = jnp.mean(z, 0), jnp.std(z, 0)
-
-    def keeps(theta: Theta) -> np.ndarray:
-        away = jnp.abs(latents(centred.prior, theta) - mean[None]) / (scale[None] + 1e-6)
-        return np.asarray(jnp.all(away < REACH, axis=1))
-
-    log_prob = jax.vmap(lambda theta: posterior.log_prob(theta, x))(theta)
-    return Proposal(theta, log_prob, 1.0, keeps)
 
 
 def run(
@@ -207,43 +171,6 @@ def ended(*fitted: Fitted) -> None:
         raise KeyboardInterrupt
 
 
-def drawn(
-    keys: tuple[Key, Key],
-    posterior: Posterior | None,
-    prior: Prior,
-    simulator: Simulator,
-    x: Data,
-    propose: Propose,
-    n: int,
-    keeps: Callable[[Proposal, Simulations], np.ndarray],
-    progress: bool,
-) -> Drawn:
-    """Propose, from the prior where there is no posterior yet, and simulate.
-
-    Args:
-        keys: To propose, and to simulate.
-        posterior: The last one.
-        prior: The prior.
-        simulator: The simulator.
-        x: The observation; it must be one of the simulator's.
-        propose: How to propose.
-        n: How many.
-        keeps: `keeps(proposal, new)`: which of all simulations the proposal keeps.
-        progress: Whether to show a progress bar.
-    """
-    if posterior is None:
-        proposal = from_prior(keys[0], prior, n)
-    else:
-        assert isinstance(posterior.prior, Recentred)
-        proposal = propose(keys[0], posterior, posterior.prior, x, n)
-    new = simulate_at(keys[1], simulator, proposal.theta, progress=progress)
-    observed = DataSpec.of(new.x, batched=True).conform(x)
-    if posterior is None:
-        warn_outside(observed, new)
-    keep = keeps(proposal, new)
-    return Drawn(new, np.asarray(proposal.log_prob), proposal.prior_mass, keep)
-
-
 def _round(
     key: Key,
     method: Method,
@@ -260,13 +187,11 @@ def _round(
     key_propose, key_simulate, key_fit, key_order = jax.random.split(key, 4)
     parts, last = [r.simulations for r in before], before[-1].posterior if before else None
 
-    def keeps(proposal: Proposal, new: Simulations) -> np.ndarray:
-        # Round by round: for arrays of one shape one program is compiled.
-        return np.concatenate([proposal.keeps(part.theta) for part in (*parts, new)])
-
     def draw() -> Drawn:
-        keys = (key_propose, key_simulate)
-        return drawn(keys, last, prior, simulator, x, propose, n, keeps, progress)
+        return drawn(
+            key_simulate, proposed(key_propose, last, prior, x, propose, n), simulator, x,
+            lambda new: [*parts, new], first=not before, progress=progress,
+        )  # fmt: skip
 
     found = written.drawn(len(before), key, (parts, last), draw)
     new = found.simulations
@@ -275,8 +200,8 @@ def _round(
     seen = recentre(prior, latents(prior, new.theta)) if before else unmoved(prior)
     fitted = fit(
         key_fit,
-        method,
-        seen,  # type: ignore[arg-type]
+        settled(method, parts[0] if parts else new),
+        known_in(method, seen, found.box),  # type: ignore[arg-type]
         kept,
         capacity=capacity,
         checkpoint=written.of(len(before)),
@@ -380,17 +305,24 @@ def _same(a: Any, b: Any) -> bool:
     return equal(*(jax.tree.map(jnp.asarray, tree) for tree in (a, b)))
 
 
-def from_prior(key: Key, prior: Prior, n: int) -> Proposal:
-    """Return the first round's proposal: the prior itself."""
-    theta = jax.vmap(prior.sample)(jax.random.split(key, n))
-    log_prob = jax.vmap(prior.log_prob)(theta)
-    return Proposal(theta, log_prob, 1.0, lambda theta: np.ones(_rows(theta), bool))
-
-
 def unmoved(prior: Prior) -> Recentred:
     """Return the prior in its own coordinates, as the type that later rounds have too."""
-    return Recentred(prior, jnp.zeros(prior.dim), jnp.eye(prior.dim))
+    mean = jnp.zeros(prior.dim)
+    return Recentred(prior, mean, jnp.eye(prior.dim), *everywhere(mean))
 
 
-def _rows(theta: Theta) -> int:
-    return int(next(iter(theta.values())).shape[0])
+def settled(method: Method, first: Simulations) -> Method:
+    """Return a method with what it chooses by a look at the data chosen by the first round's.
+
+    Those are the prior's; what follows gathers, and would let it choose otherwise.
+    """
+    chooses = getattr(method, "settled", None)
+    return method if chooses is None else chooses(first)
+
+
+def known_in(method: Method, seen: Recentred, box: tuple[Array, Array]) -> Recentred:
+    """Return a prior that ends where a method's likelihood or ratio is no more than extrapolated.
+
+    Others learn a density of their own draws, which needs no end.
+    """
+    return dataclasses.replace(seen, low=box[0], high=box[1]) if is_learned_by(method) else seen

@@ -17,7 +17,8 @@ from jaxsbi.priors import Prior
 from jaxsbi.recentred import Recentred, latents
 from jaxsbi.samplers.slice import ellipse
 from jaxsbi.samplers.student import fit_to
-from jaxsbi.sequential.rounds import Proposal, Propose, Result, run
+from jaxsbi.sequential.proposal import Proposal, Propose
+from jaxsbi.sequential.rounds import Result, run
 
 DRAWS = 10_000
 """Draws of the posterior that the region is made from: its edge is their least likely one, so that
@@ -103,9 +104,10 @@ def within(region: str, prior: Prior) -> Propose:
         raise ValueError(f'region: expected "density" or "box", got {region!r}.')
     if region == "box" and not all(prior.exact.values()):
         names = [name for name, exact in prior.exact.items() if not exact]
+        why = "lie in a box already" if isinstance(prior, Boxed) else "are mapped by their support"
         raise ValueError(
-            f"region: a box needs parameters whose latent coordinates are N(0, I), and {names} are "
-            'mapped by their support. Use region="density".'
+            f"region: a box needs parameters whose latent coordinates are N(0, I), and {names} "
+            f'{why}. Use region="density".'
         )
     return proposals[region]
 
@@ -143,7 +145,8 @@ def _by_density(key: Key, posterior: Posterior, centred: Recentred, x: Data, n: 
     def keeps(theta: Theta) -> np.ndarray:
         return np.asarray(_inside(posterior, x, found.threshold, theta))
 
-    return Proposal(theta, log_prob, mass, keeps)
+    seen = jnp.concatenate([found.z, z])
+    return Proposal(theta, log_prob, mass, keeps, (jnp.min(seen, 0), jnp.max(seen, 0)))
 
 
 def _log_ratio(posterior: Posterior, x: Data, z: Array) -> Array:
@@ -260,7 +263,11 @@ def in_box(key: Key, box: Boxed, n: int) -> Proposal:
     theta = _from_box(key, box, n)
     log_prob = jax.vmap(box.log_prob)(theta)
     mass = float(jnp.exp(box.log_mass))
-    return Proposal(theta, log_prob, mass, lambda theta: np.asarray(holds(box, theta)))
+
+    def keeps(theta: Theta) -> np.ndarray:
+        return np.asarray(holds(box, theta))
+
+    return Proposal(theta, log_prob, mass, keeps, (box.low, box.high))
 
 
 @functools.partial(jax.jit, static_argnames="n")

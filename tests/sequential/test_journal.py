@@ -1,6 +1,5 @@
 """Rounds that were stopped, by whatever means, end in the bits of rounds that were not."""
 
-import importlib
 import itertools
 
 import jax
@@ -12,9 +11,9 @@ import pytest
 import jaxsbi
 from jaxsbi import loop, sequential
 from jaxsbi.base import configuration
+from jaxsbi.sequential import proposal as proposal_module
 
 pytestmark = [pytest.mark.rank_promotion]  # NumPyro's kernel
-rounds_module = importlib.import_module("jaxsbi.sequential.rounds")
 PRIOR = jaxsbi.Prior(theta=dist.Normal(0.0, 1.0))
 NPE = jaxsbi.npe(density=jaxsbi.densities.Gaussian(hidden=4))
 NLE = jaxsbi.nle(density=jaxsbi.densities.Gaussian(hidden=4))
@@ -86,7 +85,7 @@ def test_killed_rounds_end_in_the_same_bits(scheme, killed, tmp_path, monkeypatc
     def never(*args, **kwargs):
         raise AssertionError
 
-    monkeypatch.setattr(rounds_module, "simulate_at", never)
+    monkeypatch.setattr(proposal_module, "simulate_at", never)
     monkeypatch.setattr(loop, "_run", never)
     again = run(scheme, checkpoint=tmp_path)
     same(again, plain)

@@ -1,6 +1,5 @@
 """Rounds for marginal posteriors: exact answers in a shrinking box, one program, nothing lost."""
 
-import importlib
 import itertools
 
 import jax
@@ -13,9 +12,9 @@ import jaxsbi
 from jaxsbi import loop, sequential
 from jaxsbi.base import configuration
 from jaxsbi.latent import PriorError
+from jaxsbi.sequential import proposal as proposal_module
 
 pytestmark = [pytest.mark.rank_promotion]  # NumPyro's kernel
-module = importlib.import_module("jaxsbi.sequential.marginals")
 NAMES = ("a", "b", "c", "d")
 PRIOR = jaxsbi.Prior(**{name: dist.Normal(0.0, 1.0) for name in NAMES})
 MIXING = jnp.eye(4) + 0.5 * jnp.eye(4, k=1)
@@ -171,7 +170,7 @@ def test_killed_rounds_end_in_the_same_bits(killed, tmp_path, monkeypatch) -> No
     def never(*args, **kwargs):
         raise AssertionError
 
-    monkeypatch.setattr(module, "simulate_at", never)
+    monkeypatch.setattr(proposal_module, "simulate_at", never)
     monkeypatch.setattr(loop, "_run", never)
     same(run(**SMALL, checkpoint=tmp_path), plain)
     with pytest.raises(ValueError, match="proposal"):  # of other groups
@@ -217,7 +216,7 @@ def test_what_cannot_be_learned_is_refused_before_anything_is_simulated(monkeypa
     def simulate(*args, **options):
         raise AssertionError("simulated")
 
-    monkeypatch.setattr(module, "simulate_at", simulate)
+    monkeypatch.setattr(proposal_module, "simulate_at", simulate)
     with pytest.raises(PriorError, match=r"expected names among \['a', 'b', 'c', 'd'\]"):
         run(groups=["e"])
     with pytest.raises(ValueError, match="groups: expected names"):

@@ -15,8 +15,9 @@ import scipy.stats
 import jaxsbi
 from jaxsbi import loop, sequential
 from jaxsbi.base import DataSpec, configuration
+from jaxsbi.boxed import whole
 from jaxsbi.recentred import Recentred
-from jaxsbi.sequential import rounds as rounds_module
+from jaxsbi.sequential import proposal as proposal_module
 
 pytestmark = [pytest.mark.rank_promotion]  # NumPyro's kernel
 
@@ -128,8 +129,8 @@ def test_an_interrupted_round_is_all_that_is_lost(monkeypatch):
             raise KeyboardInterrupt
         return simulate_at(*args, **kwargs)
 
-    simulate_at = rounds_module.simulate_at
-    monkeypatch.setattr(rounds_module, "simulate_at", interrupted)
+    simulate_at = proposal_module.simulate_at
+    monkeypatch.setattr(proposal_module, "simulate_at", interrupted)
     result = run("truncated", method=Exact(), prior=SQUARE, simulate=of_square, x=jnp.zeros(2))
     assert len(result.rounds) == 1
     assert not result.finished
@@ -260,7 +261,7 @@ def test_a_wrong_observation_is_refused_before_anything_is_simulated(monkeypatch
     def simulate(*args, **options):
         raise AssertionError("simulated")
 
-    monkeypatch.setattr(rounds_module, "simulate_at", simulate)
+    monkeypatch.setattr(proposal_module, "simulate_at", simulate)
     for scheme in ("atomic", "dynamic"):
         with pytest.raises(ValueError, match=r"expected shape \(1,\), got \(3,\)"):
             run(scheme, x=jnp.zeros(3))
@@ -372,6 +373,8 @@ def test_options_out_of_range():
     piled = jaxsbi.Prior(theta=dist.VonMises(0.0, 1.0))
     with pytest.raises(ValueError, match=r"\['theta'\] are mapped by their support"):
         run("box", prior=piled)
+    with pytest.raises(ValueError, match=r"\['theta'\] lie in a box already"):
+        run("box", prior=whole(SQUARE))
     with pytest.raises(TypeError, match="typed key"):
         sequential.truncated(jax.random.PRNGKey(0), Exact(), SQUARE, of_square, jnp.zeros(2),
                              num_rounds=1, simulations_per_round=100)  # fmt: skip

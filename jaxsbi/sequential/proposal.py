@@ -1,0 +1,118 @@
+"""Where a round is simulated, and which of all simulations are trained on after that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxsbi.base import Array, Data, DataSpec, Key, Posterior, Simulations, Simulator, Theta
+from jaxsbi.priors import Prior
+from jaxsbi.recentred import Recentred, everywhere, latents
+from jaxsbi.sequential.journal import Drawn
+from jaxsbi.sequential.outside import warn_outside
+from jaxsbi.simulate import simulate_at
+
+MIN_KEPT = 20
+"""Simulations below which a round is trained on all of them, not on a part."""
+
+
+class Proposal(NamedTuple):
+    """Where the next round is simulated.
+
+    Attributes:
+        theta: Named parameter sets, each of shape `(n, *shape)`.
+        log_prob: The proposal's log-density at each, shape `(n,)`.
+        prior_mass: The share of the prior it covers.
+        keeps: `keeps(theta) -> (n,) bool`: which simulations, of all rounds, to train on.
+        box: Two corners, `(dim,)` each: no simulation outside of it, in the prior's latent
+            coordinates, is kept.
+    """
+
+    theta: Theta
+    log_prob: Array
+    prior_mass: float
+    keeps: Callable[[Theta], np.ndarray]
+    box: tuple[Array, Array]
+
+
+Propose = Callable[[Key, Posterior, Recentred, Data, int], Proposal]
+REACH = 6.0
+
+
+def at_draws(key: Key, posterior: Posterior, centred: Recentred, x: Data, n: int) -> Proposal:
+    """Propose draws of the last posterior; train on what lies within `REACH` deviations of them.
+
+    For what learns the law of x given θ, a choice among simulations by θ is no bias.
+    """
+    theta = posterior.sample(key, x, n)
+    z = latents(centred.prior, theta)
+    mean, reach = jnp.mean(z, 0), REACH * (jnp.std(z, 0) + 1e-6)
+    low, high = mean - reach, mean + reach
+
+    def keeps(theta: Theta) -> np.ndarray:
+        z = latents(centred.prior, theta)
+        return np.asarray(jnp.all((z > low[None]) & (z < high[None]), axis=1))
+
+    log_prob = jax.vmap(lambda theta: posterior.log_prob(theta, x))(theta)
+    return Proposal(theta, log_prob, 1.0, keeps, (low, high))
+
+
+def from_prior(key: Key, prior: Prior, n: int) -> Proposal:
+    """Return the first round's proposal: the prior itself."""
+    theta = jax.vmap(prior.sample)(jax.random.split(key, n))
+    log_prob = jax.vmap(prior.log_prob)(theta)
+    box = everywhere(jnp.zeros(prior.dim))
+    return Proposal(theta, log_prob, 1.0, lambda theta: np.ones(_rows(theta), bool), box)
+
+
+def drawn(
+    key: Key,
+    proposal: Proposal,
+    simulator: Simulator,
+    x: Data,
+    together: Callable[[Simulations], list[Simulations]],
+    *,
+    first: bool,
+    progress: bool,
+) -> Drawn:
+    """Simulate where it is proposed, and say which of all simulations the proposal keeps.
+
+    Args:
+        key: A typed key.
+        proposal: Where.
+        simulator: The simulator.
+        x: The observation; it must be one of the simulator's.
+        together: Returns the simulations that there are with the new ones, in parts.
+        first: Whether it is the prior: its simulations tell whether the observation is far off.
+        progress: Whether to show a progress bar.
+    """
+    new = simulate_at(key, simulator, proposal.theta, progress=progress)
+    observed = DataSpec.of(new.x, batched=True).conform(x)
+    if first:
+        warn_outside(observed, new)
+    # Part by part: for arrays of one shape one program is compiled.
+    parts, box = together(new), proposal.box
+    keep = np.concatenate([proposal.keeps(part.theta) for part in parts])
+    valid = np.concatenate([np.asarray(part.weight) > 0 for part in parts])
+    if np.sum(keep & valid) < MIN_KEPT:
+        keep, box = valid, everywhere(box[0])
+    log_prob = np.asarray(proposal.log_prob)
+    return Drawn(new, log_prob, proposal.prior_mass, keep & valid, box)
+
+
+def proposed(
+    key: Key, posterior: Posterior | None, prior: Prior, x: Data, propose: Propose, n: int
+) -> Proposal:
+    """Return what is proposed after a posterior, or the prior where there is none yet."""
+    if posterior is None:
+        return from_prior(key, prior, n)
+    assert isinstance(posterior.prior, Recentred)
+    return propose(key, posterior, posterior.prior, x, n)
+
+
+def _rows(theta: Theta) -> int:
+    return int(next(iter(theta.values())).shape[0])
