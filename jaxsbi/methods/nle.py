@@ -55,8 +55,7 @@ class NLE:
         target: Set by `posterior.with_prior`.
         score: Weight of the joint-score term (`methods/gradients.py`).
         ratio: Weight of the joint-ratio term.
-        heavy: Set by `settled`: which floats are learned by their normal scores, shape `(p,)`. By
-            default the simulations that are trained on tell.
+        heavy: Set by `settled`: which floats may be learned by their normal scores, shape `(p,)`.
     """
 
     latent: ClassVar[bool] = True
@@ -130,11 +129,11 @@ class NLE:
         return {"params": density.get("params", {}), "statistics": kept}
 
     def settled(self, simulations: Simulations) -> NLE:
-        """Return the road with the floats chosen that are learned by their normal scores.
+        """Return the road with the floats chosen that may be learned by their normal scores.
 
         For rounds, which ask the first one's simulations: where later ones gather, the kurtosis of
-        any number grows, and scores are no place for tails that are normal. Of three rounds of
-        slcp, 52,000 simulations (kurtosis 14; of the first 7), C2ST 0.62 to 0.69 became 0.51.
+        any number grows, and scores are no place for tails that are normal. After three rounds of
+        slcp, 52,000 simulations (kurtosis 15; of the first 7), C2ST 0.62 to 0.69 became 0.51.
         """
         valid = np.asarray(simulations.weight) > 0
         x = jax.tree.map(lambda a: jnp.asarray(np.asarray(a)[valid]), simulations.x)
@@ -277,14 +276,13 @@ def _standardized(kept: Variables, x: Data) -> Parts:
     return split._replace(continuous=spread(kept, standardize(kept, split.continuous))[0])
 
 
-def _measured(x: Array, heavy: Array | None = None) -> dict[str, Any]:
+def _measured(x: Array, among: Array | None = None) -> dict[str, Any]:
     """Return the moments of floats `(n, p)`, and their normal scores once they are standardised."""
     moments = statistics(x)
     standard = jax.vmap(lambda row: standardize(moments, row))(x)
     scaled = x / unit_of(x, (0,))
     constant = ~varies(jnp.std(scaled, 0), jnp.mean(scaled, 0))
-    scores = fit_scores(standard, HEAVY_LAW if heavy is None else heavy)
-    return {**moments, **scores, "constant": constant}
+    return {**moments, **fit_scores(standard, HEAVY_LAW, among), "constant": constant}
 
 
 @jax.jit

@@ -34,7 +34,7 @@ widths for every theta) 7.22 nat without scores, 6.64 with them; lotka_volterra 
 Scores = dict[str, Array]
 
 
-def fit_scores(x: Array, heavy: float | Array = HEAVY) -> Scores:
+def fit_scores(x: Array, heavy: float = HEAVY, among: Array | None = None) -> Scores:
     """Return knots, their normal scores and slopes of each column of `x`, shape `(n, p)`.
 
     Knots are empirical quantiles, equally spaced in normal scores; slopes are those of a monotone
@@ -43,7 +43,8 @@ def fit_scores(x: Array, heavy: float | Array = HEAVY) -> Scores:
 
     Args:
         x: Standardised data.
-        heavy: Kurtosis above which a number counts as heavy-tailed, or which numbers count, `(p,)`.
+        heavy: Kurtosis above which a number counts as heavy-tailed.
+        among: Which numbers may count, shape `(p,)`; all by default.
 
     Returns:
         `{"knot": (p, k), "score": (p, k), "slope": (p, k), "heavy": (p,)}`.
@@ -62,8 +63,8 @@ def fit_scores(x: Array, heavy: float | Array = HEAVY) -> Scores:
     inner = jnp.where(both, 2.0 * left * right / jnp.where(both, left + right, 1.0), 0.0)
     slope = jnp.concatenate([secant[:, :1], inner, secant[:, -1:]], 1)
     # A number whose quantiles all coincide (a bit that is hardly ever set) has no other scale.
-    chosen = heavy if isinstance(heavy, jax.Array) else jnp.mean(x**4, 0) > heavy
-    tails = chosen & (knot[:, -1] - knot[:, 0] > closest)
+    tails = (jnp.mean(x**4, 0) > heavy) & (knot[:, -1] - knot[:, 0] > closest)
+    tails = tails if among is None else tails & among
     return {"knot": knot, "score": score, "slope": slope, "heavy": tails}
 
 

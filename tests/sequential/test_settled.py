@@ -47,23 +47,25 @@ def test_scores_are_chosen_by_the_first_round(scheme):
 
 @pytest.mark.parametrize("iid", [False, True])
 def test_what_is_settled_is_kept(iid):
-    key_init, *keys = jax.random.split(jax.random.key(1), 4)
+    key_init, *keys = jax.random.split(jax.random.key(1), 5)
     theta = {"theta": jax.random.normal(keys[0], (500,))}
     shape = (500, 4, 3) if iid else (500, 3)
-    normal = jax.random.normal(keys[1], shape)
-    tails = normal.at[..., 0].set(jax.random.t(keys[2], 2.0, shape[:-1]))
+    normal, wild = jax.random.normal(keys[1], shape), jax.random.t(keys[2], 2.0, shape)
     method = jaxsbi.nle(density=jaxsbi.densities.Gaussian(hidden=8), iid=iid)
-    # A row of weight 0 does not count.
     weight = jnp.ones(500).at[0].set(0.0)
-    simulations = jaxsbi.Simulations(theta, tails.at[0].set(jnp.nan), weight)
-    settled = method.settled(simulations)
+
+    def of(x):
+        return jaxsbi.Simulations(theta, x, weight)
+
+    # A row of weight 0 does not count.
+    first = normal.at[..., 0].set(jax.random.t(keys[3], 2.0, shape[:-1])).at[0].set(jnp.nan)
+    settled = method.settled(of(first))
     assert np.asarray(settled.heavy).tolist() == [True, False, False]
-    kept = settled.init(key_init, PRIOR, jaxsbi.Simulations(theta, normal, weight))
-    chosen = kept["statistics"]["continuous"]["heavy"]
-    assert np.asarray(chosen).tolist() == [True, False, False]
-    inner = jaxsbi.compression.frozen(method, lambda x: x).settled(simulations).method
+    inner = jaxsbi.compression.frozen(method, lambda x: x).settled(of(first)).method
     assert np.asarray(inner.heavy).tolist() == [True, False, False]
-    # A number that has become constant has no quantiles to be mapped by.
-    same = jaxsbi.Simulations(theta, normal.at[..., 0].set(1.0), weight)
-    kept = settled.init(key_init, PRIOR, same)["statistics"]["continuous"]
-    assert not np.any(kept["heavy"])
+    # Of those only, and only while their tails are heavy.
+    for x, expected in ((wild, [True, False, False]), (normal, [False] * 3)):
+        kept = settled.init(key_init, PRIOR, of(x))["statistics"]["continuous"]
+        assert np.asarray(kept["heavy"]).tolist() == expected
+    kept = method.init(key_init, PRIOR, of(wild))["statistics"]["continuous"]
+    assert np.asarray(kept["heavy"]).tolist() == [True] * 3
