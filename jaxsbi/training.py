@@ -31,6 +31,10 @@ of large steps cancels, as an ensemble's would."""
 PLATEAUS = 3
 """Step-size reductions before early stopping gives up."""
 STEP_DECAY = 0.3
+OUTLYING = 10.0
+"""Interquartile ranges above the median at which the loss of a validation row is cut: no
+normal row's. Rounds of slcp, 1,000 simulations: C2ST 0.70 for 0.76, of two observations 0.76 and
+0.63 for 0.99 and 0.98; alike to the bit where there are no outliers."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -304,22 +308,35 @@ def _on_trees(update: Any, unravel: Any) -> Any:
 def _evaluate(
     plan: Plan, method: Method, prior: Prior, variables: Any, key: Key, rows: Simulations
 ) -> Array:
-    """Return the mean loss over the whole validation set."""
+    """Return the mean loss over the whole validation set, of outliers as much as `_cut` leaves."""
     batches = jax.tree.map(lambda a: a.reshape(-1, plan.evaluation_batch, *a.shape[1:]), rows)
     keys = jax.random.split(key, batches.weight.shape[0])
 
-    def add(total: Array, each: tuple[Simulations, Key]) -> tuple[Array, None]:
+    def losses(_: None, each: tuple[Simulations, Key]) -> tuple[None, Array]:
         batch, key = each
         batch = devices.split(plan.mesh, devices.BATCH, batch)
-        loss = method.loss(variables, prior, key, batch)
-        # where, not a product: a padded row's loss may be infinite.
-        return total + jnp.sum(jnp.where(batch.weight > 0, loss * batch.weight, 0.0)), None
+        return None, method.loss(variables, prior, key, batch)
 
-    total, _ = jax.lax.scan(add, jnp.zeros(()), (batches, keys))
-    return total / jnp.sum(rows.weight)
+    loss = jax.lax.scan(losses, None, (batches, keys))[1].ravel()
+    return _weighted_mean(_cut(loss, rows.weight), rows.weight)
+
+
+def _cut(loss: Array, weight: Array) -> Array:
+    """Return losses of rows, shape `(n,)`, the greatest of which are cut to be no outliers.
+
+    The sharper a density becomes, the greater the loss of a row that it does not expect: one row of
+    80 ended trainings after 2 epochs. What is not finite, and rows of weight 0, stay as they are.
+    """
+    counts = (weight > 0) & jnp.isfinite(loss)
+    ordered = jnp.sort(jnp.where(counts, loss, jnp.inf))
+    quarter = jnp.sum(counts) // 4
+    low, middle, high = ordered[quarter], ordered[2 * quarter], ordered[3 * quarter]
+    end = middle + OUTLYING * (high - low)
+    return jnp.where(counts & (low < high), jnp.minimum(loss, end), loss)
 
 
 def _weighted_mean(loss: Array, weight: Array) -> Array:
+    # where, not a product: the loss of a row of weight 0 may be infinite.
     kept = jnp.where(weight > 0, loss * weight, 0.0)
     return jnp.sum(kept) / jnp.maximum(jnp.sum(weight), 1e-12)
 

@@ -30,7 +30,7 @@ from jaxsbi.densities.mixed import parts
 from jaxsbi.methods import gradients, likelihood
 from jaxsbi.methods.features import first, standardize, statistics, unit_of
 from jaxsbi.methods.members import all_members, count_members
-from jaxsbi.methods.scores import HEAVY_LAW, fit_scores, spread
+from jaxsbi.methods.scores import fit_law_scores, spread
 from jaxsbi.priors import Prior
 from jaxsbi.samplers import smc
 
@@ -282,7 +282,7 @@ def _measured(x: Array, among: Array | None = None) -> dict[str, Any]:
     standard = jax.vmap(lambda row: standardize(moments, row))(x)
     scaled = x / unit_of(x, (0,))
     constant = ~varies(jnp.std(scaled, 0), jnp.mean(scaled, 0))
-    return {**moments, **fit_scores(standard, HEAVY_LAW, among), "constant": constant}
+    return {**moments, **fit_law_scores(standard, among), "constant": constant}
 
 
 @jax.jit
