@@ -60,17 +60,11 @@ class Recentred(Seen):
         prior: The prior.
         mean: Shape `(dim,)`.
         factor: Lower triangular, shape `(dim, dim)`.
-        low: Where what is learned of a likelihood ends, in z, shape `(dim,)`: outside of it the
-            simulations were thrown away, and `latent_log_prob`, which its posterior is sampled
-            with, is -inf.
-        high: The upper end.
     """
 
     prior: Prior
     mean: Array
     factor: Array
-    low: Array | float = -jnp.inf
-    high: Array | float = jnp.inf
 
     @property
     def exact(self) -> dict[str, bool]:
@@ -95,10 +89,8 @@ class Recentred(Seen):
         return self.prior.from_latent(self._outer(z))
 
     def latent_log_prob(self, z: Array) -> Array:
-        """Log density of z', a scalar; -inf outside `low` to `high`."""
-        outer = self._outer(z)
-        inside = jnp.all((outer >= self.low) & (outer <= self.high))
-        return jnp.where(inside, self.prior.latent_log_prob(outer) + self._log_det, -jnp.inf)
+        """Log density of z', a scalar."""
+        return self.prior.latent_log_prob(self._outer(z)) + self._log_det
 
     def log_abs_det_jacobian(self, z: Array) -> Array:
         """`log|dθ/dz'|`, a scalar."""
@@ -120,12 +112,7 @@ def recentre(prior: Prior, z: Array) -> Recentred:
     covariance = offset.T @ offset / z.shape[0]
     # Parameters that are all but fixed keep a width that float32 can tell from zero.
     floor = 1e-6 * jnp.diag(jnp.diagonal(covariance) + 1e-6)
-    return Recentred(prior, mean, jnp.linalg.cholesky(covariance + floor), *everywhere(mean))
-
-
-def everywhere(like: Array) -> tuple[Array, Array]:
-    """Return the corners of a box without ends, of the shape and dtype of one that has them."""
-    return jnp.full_like(like, -jnp.inf), jnp.full_like(like, jnp.inf)
+    return Recentred(prior, mean, jnp.linalg.cholesky(covariance + floor))
 
 
 @functools.partial(jax.jit, static_argnames="batch")

@@ -105,6 +105,6 @@ def at_theta(
 ) -> Array:
     """Evaluate at named parameters; where training never was, the likelihood is unknown: -inf."""
     z = prior.to_latent(theta)
-    known = jnp.isfinite(prior.log_prob(theta)) & jnp.isfinite(prior.latent_log_prob(z))
+    known = jnp.isfinite(prior.log_prob(theta)) & jnp.all(jnp.isfinite(z))
     value = method.log_likelihood(variables, prior, jnp.where(known, z, 0.0), x)
     return jnp.where(known, value, -jnp.inf)

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from jaxsbi import disk
 
 FORMAT = "jaxsbi fitted"
-VERSION = (2, 1)
+VERSION = (2, 0)
 """Of the format. A newer minor version has more fields, which older ones may ignore; a newer major
 version neither reads nor is read by an older one."""
 JSON = "posterior.json"

@@ -26,7 +26,6 @@ from jaxsbi.sequential.rounds import (
     check_whole,
     ended,
     in_turn,
-    known_in,
     settled,
     unmoved,
 )
@@ -156,7 +155,6 @@ class _Step:
         pool = self._pruned(found.keep, self._with(earlier, new))
         kept = int(np.sum(pool.weight > 0))
         seen, start = self._coordinates(before, pool, kept)
-        seen = known_in(self.method, seen, found.box)
         method = settled(self.method, new if first is None else first)
         # Shuffled: the last rows validate, and all steps should.
         order = np.asarray(jax.random.permutation(key_order, self.live))
@@ -165,7 +163,7 @@ class _Step:
             method,
             seen,  # type: ignore[arg-type]
             jax.tree.map(lambda a: a[order], pool),
-            initial=start and dataclasses.replace(start, method=method, prior=seen),  # type: ignore[arg-type]
+            initial=start and dataclasses.replace(start, method=method),
             max_epochs=None if last else EPOCHS,
             capacity=self.live,
             checkpoint=self.written.of(number),

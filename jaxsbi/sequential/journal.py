@@ -29,14 +29,12 @@ class Drawn(NamedTuple):
         log_proposal: Log-density of the proposal at each of them, shape `(n,)`.
         prior_mass: The share of the prior that the proposal covers.
         keep: Which simulations of all that there are are trained on, shape `(rows,)`.
-        box: Two corners, in the prior's latent coordinates, outside of which none is.
     """
 
     simulations: Simulations
     log_proposal: np.ndarray
     prior_mass: float
     keep: np.ndarray
-    box: tuple[Any, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +78,7 @@ class Journal:
         def fingerprint() -> checkpoints.Fingerprint:
             return {**self.fingerprint, "key": digest(key), "earlier rounds": digest(earlier)}
 
-        like = Drawn(Simulations(dict.fromkeys(self.names, 0), self.x, 0), 0, 0, 0, (0, 0))  # type: ignore[arg-type]
+        like = Drawn(Simulations(dict.fromkeys(self.names, 0), self.x, 0), 0, 0, 0)  # type: ignore[arg-type]
         path = checkpoints.file_in(self.of(number), "simulations")
         found = checkpoints.once(path, fingerprint, like, draw)
         return Drawn(
@@ -88,7 +86,6 @@ class Journal:
             log_proposal=np.asarray(found.log_proposal),
             prior_mass=float(found.prior_mass),
             keep=np.asarray(found.keep),
-            box=jax.tree.map(jnp.asarray, found.box),
         )
 
 

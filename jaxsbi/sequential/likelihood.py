@@ -30,7 +30,8 @@ def likelihood(
     2019, arXiv:1805.07226; SNRE, Durkan et al. 2020, arXiv:2002.03712).
 
     A round is trained on the simulations within six standard deviations of the last posterior's
-    draws, and its own posterior ends there: beyond, what is learned would be an extrapolation.
+    draws. Beyond them what is learned is an extrapolation: a log-evidence that jumps in a round, as
+    `posterior.sample_with_info` reports it, tells of mass there.
 
     Args:
         key: A typed key.

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxsbi.base import Array, Data, DataSpec, Key, Posterior, Simulations, Simulator, Theta
 from jaxsbi.priors import Prior
-from jaxsbi.recentred import Recentred, everywhere, latents
+from jaxsbi.recentred import Recentred, latents
 from jaxsbi.sequential.journal import Drawn
 from jaxsbi.sequential.outside import warn_outside
 from jaxsbi.simulate import simulate_at
@@ -28,15 +28,12 @@ class Proposal(NamedTuple):
         log_prob: The proposal's log-density at each, shape `(n,)`.
         prior_mass: The share of the prior it covers.
         keeps: `keeps(theta) -> (n,) bool`: which simulations, of all rounds, to train on.
-        box: Two corners, `(dim,)` each: no simulation outside of it, in the prior's latent
-            coordinates, is kept.
     """
 
     theta: Theta
     log_prob: Array
     prior_mass: float
     keeps: Callable[[Theta], np.ndarray]
-    box: tuple[Array, Array]
 
 
 Propose = Callable[[Key, Posterior, Recentred, Data, int], Proposal]
@@ -50,23 +47,21 @@ def at_draws(key: Key, posterior: Posterior, centred: Recentred, x: Data, n: int
     """
     theta = posterior.sample(key, x, n)
     z = latents(centred.prior, theta)
-    mean, reach = jnp.mean(z, 0), REACH * (jnp.std(z, 0) + 1e-6)
-    low, high = mean - reach, mean + reach
+    mean, scale = jnp.mean(z, 0), jnp.std(z, 0)
 
     def keeps(theta: Theta) -> np.ndarray:
-        z = latents(centred.prior, theta)
-        return np.asarray(jnp.all((z > low[None]) & (z < high[None]), axis=1))
+        away = jnp.abs(latents(centred.prior, theta) - mean[None]) / (scale[None] + 1e-6)
+        return np.asarray(jnp.all(away < REACH, axis=1))
 
     log_prob = jax.vmap(lambda theta: posterior.log_prob(theta, x))(theta)
-    return Proposal(theta, log_prob, 1.0, keeps, (low, high))
+    return Proposal(theta, log_prob, 1.0, keeps)
 
 
 def from_prior(key: Key, prior: Prior, n: int) -> Proposal:
     """Return the first round's proposal: the prior itself."""
     theta = jax.vmap(prior.sample)(jax.random.split(key, n))
     log_prob = jax.vmap(prior.log_prob)(theta)
-    box = everywhere(jnp.zeros(prior.dim))
-    return Proposal(theta, log_prob, 1.0, lambda theta: np.ones(_rows(theta), bool), box)
+    return Proposal(theta, log_prob, 1.0, lambda theta: np.ones(_rows(theta), bool))
 
 
 def drawn(
@@ -95,13 +90,11 @@ def drawn(
     if first:
         warn_outside(observed, new)
     # Part by part: for arrays of one shape one program is compiled.
-    parts, box = together(new), proposal.box
+    parts = together(new)
     keep = np.concatenate([proposal.keeps(part.theta) for part in parts])
     valid = np.concatenate([np.asarray(part.weight) > 0 for part in parts])
-    if np.sum(keep & valid) < MIN_KEPT:
-        keep, box = valid, everywhere(box[0])
-    log_prob = np.asarray(proposal.log_prob)
-    return Drawn(new, log_prob, proposal.prior_mass, keep & valid, box)
+    keep = keep & valid if np.sum(keep & valid) >= MIN_KEPT else valid
+    return Drawn(new, np.asarray(proposal.log_prob), proposal.prior_mass, keep)
 
 
 def proposed(

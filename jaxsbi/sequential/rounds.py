@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxsbi.base import (
-    Array,
     Data,
     DataSpec,
     Fitted,
@@ -28,7 +27,7 @@ from jaxsbi.fit import fit
 from jaxsbi.loop import equal
 from jaxsbi.methods.likelihood import is_learned_by
 from jaxsbi.priors import Prior
-from jaxsbi.recentred import Recentred, everywhere, latents, recentre
+from jaxsbi.recentred import Recentred, latents, recentre
 from jaxsbi.sequential.journal import Drawn, Journal, journal
 from jaxsbi.sequential.pool import chosen, concatenate
 from jaxsbi.sequential.proposal import Propose, at_draws, drawn, proposed
@@ -201,7 +200,7 @@ def _round(
     fitted = fit(
         key_fit,
         settled(method, parts[0] if parts else new),
-        known_in(method, seen, found.box),  # type: ignore[arg-type]
+        seen,  # type: ignore[arg-type]
         kept,
         capacity=capacity,
         checkpoint=written.of(len(before)),
@@ -307,8 +306,7 @@ def _same(a: Any, b: Any) -> bool:
 
 def unmoved(prior: Prior) -> Recentred:
     """Return the prior in its own coordinates, as the type that later rounds have too."""
-    mean = jnp.zeros(prior.dim)
-    return Recentred(prior, mean, jnp.eye(prior.dim), *everywhere(mean))
+    return Recentred(prior, jnp.zeros(prior.dim), jnp.eye(prior.dim))
 
 
 def settled(method: Method, first: Simulations) -> Method:
@@ -318,11 +316,3 @@ def settled(method: Method, first: Simulations) -> Method:
     """
     chooses = getattr(method, "settled", None)
     return method if chooses is None else chooses(first)
-
-
-def known_in(method: Method, seen: Recentred, box: tuple[Array, Array]) -> Recentred:
-    """Return a prior that ends where a method's likelihood or ratio is no more than extrapolated.
-
-    Others learn a density of their own draws, which needs no end.
-    """
-    return dataclasses.replace(seen, low=box[0], high=box[1]) if is_learned_by(method) else seen

@@ -145,8 +145,7 @@ def _by_density(key: Key, posterior: Posterior, centred: Recentred, x: Data, n: 
     def keeps(theta: Theta) -> np.ndarray:
         return np.asarray(_inside(posterior, x, found.threshold, theta))
 
-    seen = jnp.concatenate([found.z, z])
-    return Proposal(theta, log_prob, mass, keeps, (jnp.min(seen, 0), jnp.max(seen, 0)))
+    return Proposal(theta, log_prob, mass, keeps)
 
 
 def _log_ratio(posterior: Posterior, x: Data, z: Array) -> Array:
@@ -263,11 +262,7 @@ def in_box(key: Key, box: Boxed, n: int) -> Proposal:
     theta = _from_box(key, box, n)
     log_prob = jax.vmap(box.log_prob)(theta)
     mass = float(jnp.exp(box.log_mass))
-
-    def keeps(theta: Theta) -> np.ndarray:
-        return np.asarray(holds(box, theta))
-
-    return Proposal(theta, log_prob, mass, keeps, (box.low, box.high))
+    return Proposal(theta, log_prob, mass, lambda theta: np.asarray(holds(box, theta)))
 
 
 @functools.partial(jax.jit, static_argnames="n")
