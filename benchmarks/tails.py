@@ -1,0 +1,130 @@
+"""Numbers with heavy tails, beside exact posteriors: does `nle` do better by their normal scores?
+
+    python -m benchmarks.tails --out benchmarks/results/tails.json
+
+Three problems of two parameters and four numbers, all of a kurtosis far above a normal's 3, for
+different reasons: "scale", normal noise of a width that differs by decades; "decades", growth with
+noise of 30 %, as of a population that may explode; "tail", Student's t of 2.5 degrees of freedom.
+Each is learned as `nle` does by itself, with normal scores where the kurtosis is above 15, and
+without any. Compared with the exact posteriors of fresh observations is the total variation, by
+sums over a grid; with the exact likelihood what q(x | theta) falls short of it, in nats.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+
+import jaxsbi
+from benchmarks import plan
+from benchmarks.environment import use_compilation_cache, write
+from jaxsbi.base import Array, Key, Posterior, Theta
+from jaxsbi.methods.likelihood import at_theta
+
+NUMBERS, FRESH, OBSERVATIONS, POINTS = 4, 10_000, 40, 301
+Law = Callable[[Theta], dist.Distribution]
+
+
+def scale(theta: Theta) -> dist.Distribution:
+    """Normal noise of any width."""
+    return dist.Normal(jnp.full(NUMBERS, theta["level"]), jnp.exp(theta["slope"]))
+
+
+def decades(theta: Theta) -> dist.Distribution:
+    """Growth, or decay, over decades."""
+    return dist.LogNormal(theta["level"] + theta["slope"] * jnp.linspace(0.0, 2.0, NUMBERS), 0.3)
+
+
+def tail(theta: Theta) -> dist.Distribution:
+    """Noise with outliers."""
+    return dist.StudentT(2.5, jnp.full(NUMBERS, theta["level"]), jnp.exp(0.3 * theta["slope"]))
+
+
+LAWS: dict[str, Law] = {law.__name__: law for law in (scale, decades, tail)}
+PRIOR = jaxsbi.Prior(level=dist.Normal(0.0, 1.0), slope=dist.Normal(0.0, 1.0))
+
+
+def main() -> None:
+    """Train, compare and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--budgets", type=plan.numbers, default=(1_000, 10_000))
+    parser.add_argument("--problems", type=plan.words, default=tuple(LAWS))
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    plan.known("problem", options.problems, tuple(LAWS))
+    use_compilation_cache(True)
+    rows = [
+        measure(problem, budget, scores)
+        for problem in options.problems
+        for budget in options.budgets
+        for scores in (True, False)
+    ]
+    if options.out:
+        write(options.out, {"rows": rows})
+
+
+def measure(problem: str, budget: int, scores: bool) -> dict[str, Any]:
+    """Train on one problem, and return how far the likelihood and its posteriors are off."""
+    law = LAWS[problem]
+
+    def simulator(key: Key, theta: Theta) -> Array:
+        return law(theta).sample(key)
+
+    def exact(theta: Theta, x: Array) -> Array:
+        return jnp.sum(law(theta).log_prob(x))
+
+    key_train, key_fresh, key_fit = jax.random.split(jax.random.key(0), 3)
+    simulations = jaxsbi.simulate(key_train, PRIOR, simulator, budget, progress=False)
+    fresh = jaxsbi.simulate(key_fresh, PRIOR, simulator, FRESH, progress=False)
+    method = jaxsbi.nle()
+    if not scores:
+        method = dataclasses.replace(method, heavy=jnp.zeros(NUMBERS, bool))
+    fitted = jaxsbi.fit(key_fit, method, PRIOR, simulations, progress=False)
+    learned = _likelihood(fitted.posterior)
+    short = jax.jit(jax.vmap(lambda theta, x: exact(theta, x) - learned(theta, x)))
+    off = _total_variation(exact, learned, fresh.x[:OBSERVATIONS])
+    statistics: Any = fitted.posterior.variables["statistics"]
+    row = {
+        "problem": problem,
+        "budget": budget,
+        "scores": np.asarray(statistics["continuous"]["heavy"]).tolist(),
+        "nats_short": float(jnp.mean(short(fresh.theta, fresh.x))),
+        "total_variation": float(jnp.mean(off)),
+        "total_variation_error": float(jnp.std(off) / OBSERVATIONS**0.5),
+        "total_variation_max": float(jnp.max(off)),
+    }
+    print(row, flush=True)
+    return row
+
+
+def _likelihood(posterior: Posterior) -> Callable[[Theta, Array], Array]:
+    method: Any = posterior.method
+    return lambda theta, x: at_theta(method, posterior.variables, posterior.prior, theta, x)
+
+
+def _total_variation(exact: Any, learned: Any, x: Array) -> Array:
+    """Return the total variation of each observation's two posteriors, by sums over a grid."""
+    axis = jnp.linspace(-4.5, 4.5, POINTS)
+    level, slope = jnp.meshgrid(axis, axis, indexing="ij")
+    grid = {"level": level.ravel(), "slope": slope.ravel()}
+    log_prior = jax.vmap(PRIOR.log_prob)(grid)
+
+    def shares(law: Any, x: Array) -> Array:
+        return jax.nn.softmax(log_prior + jax.vmap(lambda theta: law(theta, x))(grid))
+
+    def one(x: Array) -> Array:
+        return 0.5 * jnp.sum(jnp.abs(shares(exact, x) - shares(learned, x)))
+
+    return jax.lax.map(jax.jit(one), x)
+
+
+if __name__ == "__main__":
+    main()
