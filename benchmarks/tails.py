@@ -115,15 +115,19 @@ def _total_variation(exact: Any, learned: Any, x: Array) -> Array:
     axis = jnp.linspace(-4.5, 4.5, POINTS)
     level, slope = jnp.meshgrid(axis, axis, indexing="ij")
     grid = {"level": level.ravel(), "slope": slope.ravel()}
-    log_prior = jax.vmap(PRIOR.log_prob)(grid)
 
-    def shares(law: Any, x: Array) -> Array:
-        return jax.nn.softmax(log_prior + jax.vmap(lambda theta: law(theta, x))(grid))
+    def shares(law: Any, grid: Theta, x: Array) -> Array:
+        return jax.nn.softmax(jax.vmap(lambda theta: PRIOR.log_prob(theta) + law(theta, x))(grid))
 
-    def one(x: Array) -> Array:
-        return 0.5 * jnp.sum(jnp.abs(shares(exact, x) - shares(learned, x)))
+    @jax.jit  # the grid is an argument: as a constant the compiler would evaluate it
+    def all_of(grid: Theta, x: Array) -> Array:
+        def one(x: Array) -> Array:
+            return 0.5 * jnp.sum(jnp.abs(shares(exact, grid, x) - shares(learned, grid, x)))
 
-    return jax.lax.map(jax.jit(one), x)
+        return jax.lax.map(one, x)
+
+    found: Array = all_of(grid, x)
+    return found
 
 
 if __name__ == "__main__":
