@@ -318,7 +318,9 @@ def _evaluate(
         return None, method.loss(variables, prior, key, batch)
 
     loss = jax.lax.scan(losses, None, (batches, keys))[1].ravel()
-    return _weighted_mean(_cut(loss, rows.weight), rows.weight)
+    # where, not a product: the loss of a row of weight 0 may be infinite.
+    kept = jnp.where(rows.weight > 0, _cut(loss, rows.weight) * rows.weight, 0.0)
+    return jnp.sum(kept) / jnp.sum(rows.weight)
 
 
 def _cut(loss: Array, weight: Array) -> Array:
@@ -336,7 +338,6 @@ def _cut(loss: Array, weight: Array) -> Array:
 
 
 def _weighted_mean(loss: Array, weight: Array) -> Array:
-    # where, not a product: the loss of a row of weight 0 may be infinite.
     kept = jnp.where(weight > 0, loss * weight, 0.0)
     return jnp.sum(kept) / jnp.maximum(jnp.sum(weight), 1e-12)
 

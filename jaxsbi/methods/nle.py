@@ -112,11 +112,10 @@ class NLE:
         if self.ratio:
             gradients.ratios_of(self.ratio, simulations)
         x, z = simulations.x, jax.vmap(prior.to_latent)(simulations.theta)
+        rows = self._rows(x)
         if self.iid:
-            m = self._members(first(x))
+            z = jnp.repeat(z, self._members(first(x)), axis=0)
             x = all_members(x)
-            z = jnp.repeat(z, m, axis=0)
-        rows = jax.vmap(parts)(x)
         self._check_used(first(rows))
         scores = gradients.measure(self.score, "likelihood", simulations)
         kept = {
@@ -137,7 +136,7 @@ class NLE:
         """
         valid = np.asarray(simulations.weight) > 0
         x = jax.tree.map(lambda a: jnp.asarray(np.asarray(a)[valid]), simulations.x)
-        return dataclasses.replace(self, heavy=_heavy(all_members(x) if self.iid else x))
+        return dataclasses.replace(self, heavy=_heavy(self._rows(x).continuous))
 
     def loss(self, variables: Variables, prior: Prior, key: Key, batch: Simulations) -> Array:
         """Return -log q(x | theta) per row, shape `(n,)`, in nats of the standardised data.
@@ -222,6 +221,13 @@ class NLE:
                     "(x.astype), or choose a density for what x has."
                 )
 
+    def _rows(self, x: Data) -> Parts:
+        """Return the numbers of many data sets, by kinds; with `iid` those of all their draws."""
+        if self.iid:
+            self._members(first(x))  # which says if there are none
+            x = all_members(x)
+        return jax.vmap(parts)(x)
+
     def _members(self, x: Data) -> int:
         """Return the number of independent draws in one data set; 1 without `iid`."""
         return count_members("nle", x) if self.iid else 1
@@ -286,9 +292,9 @@ def _measured(x: Array, among: Array | None = None) -> dict[str, Any]:
 
 
 @jax.jit
-def _heavy(x: Data) -> Array:
-    """Return which floats of many data sets have heavy tails, shape `(p,)`."""
-    heavy: Array = _measured(jax.vmap(parts)(x).continuous)["heavy"]
+def _heavy(x: Array) -> Array:
+    """Return which of floats `(n, p)` have heavy tails, shape `(p,)`."""
+    heavy: Array = _measured(x)["heavy"]
     return heavy
 
 

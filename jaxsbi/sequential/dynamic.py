@@ -138,7 +138,7 @@ class _Step:
         """Simulate, prune and train once; return the step, and the live set, oldest first."""
         key_propose, key_simulate, key_fit, key_order = jax.random.split(key, 4)
         earlier = [] if pool is None else [pool]
-        before, first = (rounds[-1], rounds[0].simulations) if rounds else (None, None)
+        before = rounds[-1] if rounds else None
         last_posterior = None if before is None else before.posterior
 
         def draw() -> Drawn:
@@ -155,7 +155,7 @@ class _Step:
         pool = self._pruned(found.keep, self._with(earlier, new))
         kept = int(np.sum(pool.weight > 0))
         seen, start = self._coordinates(before, pool, kept)
-        method = settled(self.method, new if first is None else first)
+        method = settled(self.method, rounds[0].simulations if rounds else new)
         # Shuffled: the last rows validate, and all steps should.
         order = np.asarray(jax.random.permutation(key_order, self.live))
         fitted = fit(
