@@ -315,8 +315,8 @@ class History:
     Attributes:
         train_loss: Mean loss of each epoch, shape `(epochs,)`, or `(members, epochs)`.
         validation_loss: Mean loss of the whole validation set after each epoch, same shape, of
-            outliers cut to ten interquartile ranges above the median; NaN after a member has
-            stopped.
+            outliers cut to ten interquartile ranges (at least ten nats) above the median; NaN after
+            a member has stopped.
         best_epoch: The epoch whose variables were kept (per member for an ensemble).
         stopped: Why training ended: "patience", "max_epochs" or "interrupted".
         compile_seconds: Wall-clock seconds spent tracing and compiling.

@@ -22,6 +22,10 @@ def test_only_outliers_are_cut():
     # A quartile between two of 400 numbers is known to their distance, 0.01.
     assert found[7] == pytest.approx(middle + OUTLYING * (high - low), abs=0.1)
     np.testing.assert_array_equal(np.delete(found, 7), np.delete(np.asarray(spoiled), 7))
+    # What is less than OUTLYING nats off is none, however alike the others are: squared errors.
+    squares = (0.01 * loss) ** 2
+    squares = squares.at[7].set(0.9 * OUTLYING)
+    np.testing.assert_array_equal(_cut(squares, weight), squares)
 
 
 def test_what_is_not_finite_or_does_not_count_stays():
