@@ -55,7 +55,6 @@ class NLE:
         target: Set by `posterior.with_prior`.
         score: Weight of the joint-score term (`methods/gradients.py`).
         ratio: Weight of the joint-ratio term.
-        heavy: Set by `settled`: which floats may be learned by their normal scores, shape `(p,)`.
     """
 
     latent: ClassVar[bool] = True
@@ -66,7 +65,6 @@ class NLE:
     target: Prior | None = leaf(default=None)
     score: float = 0.0
     ratio: float = 0.0
-    heavy: Array | None = leaf(default=None)
 
     def __post_init__(self) -> None:
         """Check the configuration.
@@ -112,31 +110,20 @@ class NLE:
         if self.ratio:
             gradients.ratios_of(self.ratio, simulations)
         x, z = simulations.x, jax.vmap(prior.to_latent)(simulations.theta)
-        rows = self._rows(x)
         if self.iid:
             z = jnp.repeat(z, self._members(first(x)), axis=0)
             x = all_members(x)
+        rows = jax.vmap(parts)(x)
         self._check_used(first(rows))
         scores = gradients.measure(self.score, "likelihood", simulations)
         kept = {
-            "continuous": _measured(rows.continuous, self.heavy),
+            "continuous": _measured(rows.continuous, z),
             "discrete": self.density.measure(rows, z),
         }
         one = _standardized(kept, first(x))
         density = self.density.sized(one).init(key, one, first(z), method="log_prob")
         kept = {**kept, "score": scores} if scores else kept
         return {"params": density.get("params", {}), "statistics": kept}
-
-    def settled(self, simulations: Simulations) -> NLE:
-        """Return the road with the floats chosen that may be learned by their normal scores.
-
-        For rounds, which ask the first one's simulations: where later ones gather, the kurtosis of
-        any number grows, and scores are no place for tails that are normal. After three rounds of
-        slcp, 52,000 simulations (kurtosis 15; of the first 7), C2ST 0.62 to 0.69 became 0.51.
-        """
-        valid = np.asarray(simulations.weight) > 0
-        x = jax.tree.map(lambda a: jnp.asarray(np.asarray(a)[valid]), simulations.x)
-        return dataclasses.replace(self, heavy=_heavy(self._rows(x).continuous))
 
     def loss(self, variables: Variables, prior: Prior, key: Key, batch: Simulations) -> Array:
         """Return -log q(x | theta) per row, shape `(n,)`, in nats of the standardised data.
@@ -221,13 +208,6 @@ class NLE:
                     "(x.astype), or choose a density for what x has."
                 )
 
-    def _rows(self, x: Data) -> Parts:
-        """Return the numbers of many data sets, by kinds; with `iid` those of all their draws."""
-        if self.iid:
-            self._members(first(x))  # which says if there are none
-            x = all_members(x)
-        return jax.vmap(parts)(x)
-
     def _members(self, x: Data) -> int:
         """Return the number of independent draws in one data set; 1 without `iid`."""
         return count_members("nle", x) if self.iid else 1
@@ -282,20 +262,13 @@ def _standardized(kept: Variables, x: Data) -> Parts:
     return split._replace(continuous=spread(kept, standardize(kept, split.continuous))[0])
 
 
-def _measured(x: Array, among: Array | None = None) -> dict[str, Any]:
+def _measured(x: Array, z: Array) -> dict[str, Any]:
     """Return the moments of floats `(n, p)`, and their normal scores once they are standardised."""
     moments = statistics(x)
     standard = jax.vmap(lambda row: standardize(moments, row))(x)
     scaled = x / unit_of(x, (0,))
     constant = ~varies(jnp.std(scaled, 0), jnp.mean(scaled, 0))
-    return {**moments, **fit_law_scores(standard, among), "constant": constant}
-
-
-@jax.jit
-def _heavy(x: Array) -> Array:
-    """Return which of floats `(n, p)` have heavy tails, shape `(p,)`."""
-    heavy: Array = _measured(x)["heavy"]
-    return heavy
+    return {**moments, **fit_law_scores(standard, z), "constant": constant}
 
 
 def nle(

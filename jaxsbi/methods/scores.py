@@ -10,6 +10,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxsbi.base import Array
 
@@ -26,10 +27,11 @@ HEAVY = 5.0
 Held-out gain over the prior at 1,000 simulations, in nats, if no, all or only heavy-tailed numbers
 are: lotka_volterra 5.8, 7.5, 8.1; sir 4.82, 4.08, 4.63 (counts are best left alone)."""
 HEAVY_LAW = 15.0
-"""The same for a density of the numbers themselves, which learns widths that change with theta, and
-learns their scores less well: after 10,000 simulations of slcp (kurtosis 7, four normals of other
-widths for every theta) 7.22 nat without scores, 6.64 with them; lotka_volterra (up to 200) 10.0 and
-12.0, slcp_distractors (thousands) 0.5 and 3.4."""
+"""The same for a law of the numbers themselves, which learns widths that change with theta."""
+NEIGHBOURS, ASKED, AMONG = 16, 1_000, 4_000
+"""Of how many simulations, and with which of how many, `_better_by_score` looks at neighbours."""
+ROUNDING = 1e-6
+"""Width of neighbours that are all alike, in standard deviations of a number."""
 EDGE_LAW, KNOTS_LAW = 2.5, 13
 """The same for such a density, in which the noise of outer quantiles is a ragged tail. Nats after
 1,000 and 10,000 simulations of lotka_volterra gained over 3.0 and 25: 1.0, 0.9; of slcp_distractors
@@ -38,15 +40,58 @@ EDGE_LAW, KNOTS_LAW = 2.5, 13
 Scores = dict[str, Array]
 
 
-def fit_law_scores(x: Array, among: Array | None = None) -> Scores:
-    """Return the scores by which a density learns the columns of `x`, as `fit_scores`.
+def fit_law_scores(x: Array, z: Array) -> Scores:
+    """Return the scores by which a density given z learns the columns of `x`, as `fit_scores`.
+
+    A marginal's tails are no reason by themselves: where widths differ by decades with z, the law
+    of a number given z may be normal, and its scores would not be. Total variation of posteriors
+    with such a law, 10,000 simulations: 0.04 without scores, 0.12 with them. Numbers are learned by
+    scores where they have heavy tails and `_better_by_score` says so.
 
     Args:
-        x: Standardised data.
-        among: Which numbers may count as heavy-tailed, shape `(p,)`; all by default.
+        x: Standardised data, shape `(n, p)`.
+        z: Latent parameters, shape `(n, dim)`.
     """
     scores = fit_scores(x, HEAVY_LAW, EDGE_LAW, KNOTS_LAW)
-    return scores if among is None else {**scores, "heavy": scores["heavy"] & among}
+    better = jax.lax.cond(
+        jnp.any(scores["heavy"]),
+        _better_by_score,
+        lambda scores, *_: jnp.zeros_like(scores["heavy"]),
+        *(scores, x, z),
+    )
+    return {**scores, "heavy": scores["heavy"] & better}
+
+
+def _better_by_score(scores: Scores, x: Array, z: Array) -> Array:
+    """Return of which numbers a simple law given z expects the scores better, shape `(p,)`.
+
+    The law is what the nearest in z tell of a normal one: Student's t of their mean and variance
+    (the predictive density). Better is a mean log-density, with the map's slope, that is higher by
+    two standard errors. Of the ten tasks and six other problems its sign is everywhere that of the
+    whole density's held-out gain.
+    """
+    n = x.shape[0]
+    if n <= NEIGHBOURS:  # too few to have tails
+        return jnp.zeros_like(scores["heavy"])
+    # Evenly, not the first ones: of independent draws, those of many parameter sets.
+    among = np.linspace(0, n - 1, min(n, AMONG)).astype(int)
+    x, z = x[among], z[among]
+    asked = np.linspace(0, len(among) - 1, min(n, ASKED)).astype(int)
+    y, log_slope = jax.vmap(functools.partial(spread, scores))(x)
+
+    def expected(values: Array, nearest: Array, value: Array) -> Array:
+        those = values[nearest]
+        width = jnp.sqrt(jnp.var(those, 0, ddof=1) * (1 + 1 / NEIGHBOURS) + ROUNDING**2)
+        off = (value - jnp.mean(those, 0)) / width
+        return -0.5 * NEIGHBOURS * jnp.log1p(off**2 / (NEIGHBOURS - 1)) - jnp.log(width)
+
+    def gain(i: Array) -> Array:
+        distance = jnp.sum((z - z[i][None]) ** 2, 1).at[i].set(jnp.inf)
+        _, nearest = jax.lax.top_k(-distance, NEIGHBOURS)
+        return expected(y, nearest, y[i]) + log_slope[i] - expected(x, nearest, x[i])
+
+    gains = jax.lax.map(gain, jnp.asarray(asked))
+    return jnp.mean(gains, 0) > 2 * jnp.std(gains, 0) / np.sqrt(len(asked))
 
 
 def fit_scores(x: Array, heavy: float = HEAVY, edge: float = EDGE, knots: int = KNOTS) -> Scores:

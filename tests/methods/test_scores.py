@@ -11,7 +11,7 @@ import jaxsbi
 from jaxsbi.base import DataSpec
 from jaxsbi.methods import conditional, conditional_log_prob
 from jaxsbi.methods.features import init_context, read_context
-from jaxsbi.methods.scores import EDGE, fit_scores, gather, spread, tame
+from jaxsbi.methods.scores import EDGE, HEAVY_LAW, NEIGHBOURS, fit_scores, gather, spread, tame
 
 N = 4_000
 
@@ -121,6 +121,57 @@ def test_numbers_come_back_from_their_scores(key):
     back = jax.vmap(lambda row: gather(scores, spread(scores, row)[0]))(rows)
     # The widest space between two knots holds some thousand of the narrowest.
     np.testing.assert_allclose(back, rows, rtol=2e-3, atol=1e-5)
+
+
+def of_law(key, theta, iid=False):
+    """Return `nle`'s simulations of five laws at each theta, and which of them it learns by scores.
+
+    All but the last are far from normal over theta; given theta the first two are normal.
+    """
+    shape = (*theta.shape, 4) if iid else theta.shape
+    at = jnp.broadcast_to(theta.reshape(*theta.shape, *[1] * iid), shape)
+    keys = jax.random.split(key, 5)
+    noise = [jax.random.normal(k, shape) for k in keys[:4]]
+    x = jnp.stack(
+        [
+            jnp.exp(1.5 * at) * noise[0],  # a width
+            jnp.exp(2.0 * at) + noise[1],  # a mean
+            jnp.exp(2.0 * at + 0.4 * noise[2]),  # growth
+            at + jax.random.t(keys[4], 2.0, shape),  # outliers
+            at + noise[3],
+        ],
+        -1,
+    )
+    prior = jaxsbi.Prior(theta=dist.Normal(0.0, 1.0))
+    method = jaxsbi.nle(density=jaxsbi.densities.Gaussian(hidden=8), iid=iid)
+    rows = jaxsbi.from_arrays({"theta": theta}, x)
+    kept = jax.jit(method.init)(key, prior, rows)["statistics"]
+    return x, kept["continuous"]["heavy"].tolist()
+
+
+@pytest.mark.parametrize("iid", [False, True])
+def test_a_law_has_scores_where_they_tell_it_better_given_theta(key, iid):
+    key_theta, key_x = jax.random.split(key)
+    x, chosen = of_law(key_x, jax.random.normal(key_theta, (2_000,)), iid)
+    assert chosen == [False, False, True, True, False]
+    rows = np.asarray(x).reshape(-1, 5)
+    assert np.all(stats.kurtosis(rows, fisher=False)[:4] > HEAVY_LAW)
+
+
+def test_where_simulations_gather_scores_are_chosen_as_under_the_prior(key):
+    """As in rounds: nine in ten within a tenth of the prior's width, where x[0] is narrow."""
+    key_theta, key_x = jax.random.split(key)
+    theta = jax.random.normal(key_theta, (2_000,))
+    theta = theta.at[:1_800].set(-1.5 + 0.1 * theta[:1_800])
+    x, chosen = of_law(key_x, theta)
+    assert stats.kurtosis(x[:, 0], fisher=False) > HEAVY_LAW
+    assert chosen[0] is chosen[1] is chosen[4] is False
+    assert chosen[3] is True
+
+
+def test_too_few_simulations_for_neighbours_have_no_scores(key):
+    theta = jnp.linspace(-1.0, 3.0, NEIGHBOURS)
+    assert of_law(key, theta)[1] == [False] * 5
 
 
 @pytest.mark.slow
