@@ -55,8 +55,7 @@ def run(
 
     def one(key: Key, z0: Array) -> Any:
         init, kernel = kernels(potential_fn=lambda z: -log_density(z), algo=algorithm)
-        # NumPyro uses a typed key twice.
-        state = init(z0, warmup, step_size=0.5, rng_key=jax.random.key_data(key), **options)
+        state = init(z0, warmup, step_size=0.5, rng_key=_raw(key), **options)
 
         def step(state: Any, length: Array) -> tuple[Any, Any]:
             if key_lengths is not None:  # NumPyro rounds the quotient of length and step down
@@ -74,3 +73,14 @@ def run(
     return report(
         key_order, z, -energy, n, divergences=jnp.sum(diverging), acceptance=jnp.mean(accept)
     )
+
+
+def _raw(key: Key) -> Array:
+    """Return a key as NumPyro takes it: it uses a typed one twice, and raw ones as JAX's default.
+
+    A user's key may be of another kind (`jax.random.key(0, impl="rbg")`).
+    """
+    default = jax.random.key(0)
+    if jax.random.key_impl(key) == jax.random.key_impl(default):
+        return jax.random.key_data(key)
+    return jax.random.bits(key, jax.random.key_data(default).shape, "uint32")

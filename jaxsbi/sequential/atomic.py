@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from typing import Any
 
@@ -19,6 +20,7 @@ from jaxsbi.base import (
     configuration,
     leaf,
 )
+from jaxsbi.compression import Frozen
 from jaxsbi.methods.npe import NPE
 from jaxsbi.priors import Prior
 from jaxsbi.sequential.proposal import at_draws
@@ -82,7 +84,7 @@ class Atomic:
 
 def atomic(
     key: Key,
-    method: NPE,
+    method: NPE | Frozen,
     prior: Prior,
     simulator: Simulator,
     x: Data,
@@ -97,7 +99,7 @@ def atomic(
 
     Args:
         key: A typed key.
-        method: `npe`.
+        method: `npe`, or `compression.frozen` of it.
         prior: The prior; the first round is simulated from it, with the plain loss.
         simulator: `simulator(key, theta) -> x`.
         x: The observation; the result holds for it alone.
@@ -116,11 +118,15 @@ def atomic(
         ValueError: If a number is out of range, `previous` cannot be used here, or the checkpoint
             is damaged or of another call.
     """
-    if not isinstance(method, NPE):
+    trained = method.method if isinstance(method, Frozen) else method
+    if not isinstance(trained, NPE):
         raise TypeError(
             f"sequential.atomic: expected npe, whose loss is a normalised density, got "
-            f"{type(method).__name__}. Use sequential.truncated or sequential.likelihood."
+            f"{type(trained).__name__}. Use sequential.truncated or sequential.likelihood."
         )
+    later: Any = Atomic(method=trained)
+    if isinstance(method, Frozen):
+        later = dataclasses.replace(method, method=later)
     return run(
         key,
         method,
@@ -128,7 +134,7 @@ def atomic(
         simulator,
         x,
         at_draws,
-        later=Atomic(method=method),
+        later=later,
         num_rounds=num_rounds,
         simulations_per_round=simulations_per_round,
         previous=previous,

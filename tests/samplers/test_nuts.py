@@ -46,6 +46,18 @@ def test_separated_modes_keep_their_weights_and_read_as_stuck() -> None:
         info.warn()
 
 
+@pytest.mark.rank_promotion
+def test_a_key_of_another_kind_will_do() -> None:
+    # NumPyro takes a raw key for one of JAX's default kind.
+    key = jax.random.key(2, impl="rbg")
+    draws, info = jax.jit(lambda k: nuts(chains=20)(k, gaussian, 2, 2000))(key)
+    assert float(jnp.max(info.r_hat)) < 1.05
+    # ESS is above 500: a mean is known to 0.045, a variance to 6 %.
+    assert float(jnp.min(info.ess_bulk)) > 500
+    np.testing.assert_allclose(np.mean(draws, 0), 0.0, atol=0.18)
+    np.testing.assert_allclose(np.cov(draws.T), COVARIANCE, atol=0.2)
+
+
 @pytest.mark.parametrize("options", [{"chains": 1}, {"warmup": 3}])
 def test_bad_configuration(options) -> None:
     with pytest.raises(ValueError, match="expected chains >= 2 and warmup >= 20"):
