@@ -55,17 +55,29 @@ class Reach:
         return cls(treedef.unflatten(mean), treedef.unflatten(most), far)
 
     def warn(self, x: Any, counts: Any = None) -> bool:
-        """Warn if a number of an observation (concrete, as `DataSpec.conform` returns it) is far.
+        """Warn of what `beyond` finds; return whether there was something."""
+        told = self.beyond(x, counts)
+        if told:
+            warn(
+                f"observation{told}: it lies outside of what was trained on. The simulator may "
+                "not describe these data, and what was learned is an extrapolation there. Look at "
+                "prior predictive draws, and at diagnostics.misspecification."
+            )
+        return bool(told)
+
+    def beyond(self, x: Any, counts: Any = None) -> str:
+        """Return which number of an observation is farthest beyond the simulations, and how far.
 
         Only numbers on their own are looked at: their combinations are the business of
         `diagnostics.misspecification`.
 
         Args:
-            x: One data set, or several along a leading axis.
+            x: One data set, concrete, as `DataSpec.conform` returns it, or several along a leading
+                axis.
             counts: Like it: which of its numbers were observed; all by default.
 
         Returns:
-            Whether it warned.
+            Nothing if none is far.
         """
         leaves = jax.tree_util.tree_flatten_with_path(x)[0]
         measured = zip(jax.tree.leaves(self.mean), jax.tree.leaves(self.most), strict=True)
@@ -85,13 +97,7 @@ class Reach:
             mean = np.broadcast_to(mean, away.shape)[place]
             told = f"{name}: {value[place]:.4g}, where simulations are {mean:.4g} on average and "
             told += f"at least {worst:.3g} times closer to it"
-        if told:
-            warn(
-                f"observation{told}: it lies outside of what was trained on. The simulator may "
-                "not describe these data, and what was learned is an extrapolation there. Look at "
-                "prior predictive draws, and at diagnostics.misspecification."
-            )
-        return bool(told)
+        return told
 
 
 def _measured(a: Any, role: Role, members: bool) -> tuple[np.ndarray, np.ndarray, float]:

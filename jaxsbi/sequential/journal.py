@@ -29,12 +29,14 @@ class Drawn(NamedTuple):
         log_proposal: Log-density of the proposal at each of them, shape `(n,)`.
         prior_mass: The share of the prior that the proposal covers.
         keep: Which simulations of all that there are are trained on, shape `(rows,)`.
+        astray: Whether they are unlike the observation, and all are trained on for that.
     """
 
     simulations: Simulations
     log_proposal: np.ndarray
     prior_mass: float
     keep: np.ndarray
+    astray: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Journal:
         def fingerprint() -> checkpoints.Fingerprint:
             return {**self.fingerprint, "key": digest(key), "earlier rounds": digest(earlier)}
 
-        like = Drawn(Simulations(dict.fromkeys(self.names, 0), self.x, 0), 0, 0, 0)  # type: ignore[arg-type]
+        like = Drawn(Simulations(dict.fromkeys(self.names, 0), self.x, 0), 0, 0, 0, 0)  # type: ignore[arg-type]
         path = checkpoints.file_in(self.of(number), "simulations")
         found = checkpoints.once(path, fingerprint, like, draw)
         return Drawn(
@@ -86,6 +88,7 @@ class Journal:
             log_proposal=np.asarray(found.log_proposal),
             prior_mass=float(found.prior_mass),
             keep=np.asarray(found.keep),
+            astray=bool(found.astray),
         )
 
 

@@ -43,6 +43,18 @@ def warn_outside(x: Data, simulations: Simulations) -> None:
         )
 
 
+def missed(x: Data, simulations: Simulations) -> bool:
+    """Return whether an observation lies outside all that was simulated where its posterior is.
+
+    Then that posterior was wrong: what it proposed does not look like the observation.
+    """
+    used = np.flatnonzero(np.asarray(simulations.weight) > 0)
+    if not used.size:
+        return True
+    far = Reach.of(jax.tree.map(lambda a: np.asarray(a)[used], simulations.x)).beyond(x)
+    return bool(far) or isolated(x, simulations.x, used) > FAR
+
+
 def isolated(x: Data, simulated: Data, used: np.ndarray) -> float:
     """Return the distance of the nearest simulation, in units of its neighbours'.
 

@@ -13,7 +13,7 @@ from jaxsbi.base import Array, Data, DataSpec, Key, Posterior, Simulations, Simu
 from jaxsbi.priors import Prior
 from jaxsbi.recentred import Recentred, latents
 from jaxsbi.sequential.journal import Drawn
-from jaxsbi.sequential.outside import warn_outside
+from jaxsbi.sequential.outside import missed, warn_outside
 from jaxsbi.simulate import simulate_at
 
 MIN_KEPT = 20
@@ -28,12 +28,14 @@ class Proposal(NamedTuple):
         log_prob: The proposal's log-density at each, shape `(n,)`.
         prior_mass: The share of the prior it covers.
         keeps: `keeps(theta) -> (n,) bool`: which simulations, of all rounds, to train on.
+        free: Whether to train on others is no bias.
     """
 
     theta: Theta
     log_prob: Array
     prior_mass: float
     keeps: Callable[[Theta], np.ndarray]
+    free: bool = False
 
 
 Propose = Callable[[Key, Posterior, Recentred, Data, int], Proposal]
@@ -54,7 +56,7 @@ def at_draws(key: Key, posterior: Posterior, centred: Recentred, x: Data, n: int
         return np.asarray(jnp.all(away < REACH, axis=1))
 
     log_prob = jax.vmap(lambda theta: posterior.log_prob(theta, x))(theta)
-    return Proposal(theta, log_prob, 1.0, keeps)
+    return Proposal(theta, log_prob, 1.0, keeps, free=True)
 
 
 def from_prior(key: Key, prior: Prior, n: int) -> Proposal:
@@ -76,6 +78,9 @@ def drawn(
 ) -> Drawn:
     """Simulate where it is proposed, and say which of all simulations the proposal keeps.
 
+    All of them where what is simulated there is unlike the observation, if that is no bias: a
+    posterior that went astray would be learned from nothing but its own mistake, again and again.
+
     Args:
         key: A typed key.
         proposal: Where.
@@ -93,8 +98,9 @@ def drawn(
     parts = together(new)
     keep = np.concatenate([proposal.keeps(part.theta) for part in parts])
     valid = np.concatenate([np.asarray(part.weight) > 0 for part in parts])
-    keep = keep & valid if np.sum(keep & valid) >= MIN_KEPT else valid
-    return Drawn(new, np.asarray(proposal.log_prob), proposal.prior_mass, keep)
+    astray = proposal.free and not first and missed(observed, new)
+    keep = keep & valid if np.sum(keep & valid) >= MIN_KEPT and not astray else valid
+    return Drawn(new, np.asarray(proposal.log_prob), proposal.prior_mass, keep, astray)
 
 
 def proposed(

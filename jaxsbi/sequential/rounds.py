@@ -196,7 +196,9 @@ def _round(
     new = found.simulations
     pool = concatenate([*parts, new])
     kept = chosen(key_order, pool, found.keep, capacity)
-    seen = recentre(prior, latents(prior, new.theta)) if before else unmoved(prior)
+    # Coordinates in which nothing that is trained on lies far out.
+    near = pool if found.astray else new
+    seen = recentre(prior, latents(prior, near.theta)) if before else unmoved(prior)
     fitted = fit(
         key_fit,
         method,
