@@ -10,7 +10,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxsbi.base import Array
 
@@ -53,6 +52,8 @@ def fit_law_scores(x: Array, z: Array) -> Scores:
         z: Latent parameters, shape `(n, dim)`.
     """
     scores = fit_scores(x, HEAVY_LAW, EDGE_LAW, KNOTS_LAW)
+    if not x.size:
+        return scores
     better = jax.lax.cond(
         jnp.any(scores["heavy"]),
         _better_by_score,
@@ -70,28 +71,39 @@ def _better_by_score(scores: Scores, x: Array, z: Array) -> Array:
     two standard errors. Of the ten tasks and six other problems its sign is everywhere that of the
     whole density's held-out gain.
     """
-    n = x.shape[0]
-    if n <= NEIGHBOURS:  # too few to have tails
-        return jnp.zeros_like(scores["heavy"])
+    there = _different(x, z)
     # Evenly, not the first ones: of independent draws, those of many parameter sets.
-    among = np.linspace(0, n - 1, min(n, AMONG)).astype(int)
+    size = min(x.shape[0], AMONG)
+    among = jnp.arange(size) * jnp.maximum(there // size, 1)
+    count = jnp.minimum(there, size)
     x, z = x[among], z[among]
-    asked = np.linspace(0, len(among) - 1, min(n, ASKED)).astype(int)
     y, log_slope = jax.vmap(functools.partial(spread, scores))(x)
+    number = min(size, ASKED)
+    asked = jnp.arange(number) * count // number
+    k = min(NEIGHBOURS, size)
 
     def expected(values: Array, nearest: Array, value: Array) -> Array:
         those = values[nearest]
-        width = jnp.sqrt(jnp.var(those, 0, ddof=1) * (1 + 1 / NEIGHBOURS) + ROUNDING**2)
+        width = jnp.sqrt(jnp.var(those, 0, ddof=1) * (1 + 1 / k) + ROUNDING**2)
         off = (value - jnp.mean(those, 0)) / width
-        return -0.5 * NEIGHBOURS * jnp.log1p(off**2 / (NEIGHBOURS - 1)) - jnp.log(width)
+        return -0.5 * k * jnp.log1p(off**2 / (k - 1)) - jnp.log(width)
 
     def gain(i: Array) -> Array:
-        distance = jnp.sum((z - z[i][None]) ** 2, 1).at[i].set(jnp.inf)
-        _, nearest = jax.lax.top_k(-distance, NEIGHBOURS)
+        others = (jnp.arange(size) < count) & (jnp.arange(size) != i)
+        distance = jnp.where(others, jnp.sum((z - z[i][None]) ** 2, 1), jnp.inf)
+        _, nearest = jax.lax.top_k(-distance, k)
         return expected(y, nearest, y[i]) + log_slope[i] - expected(x, nearest, x[i])
 
-    gains = jax.lax.map(gain, jnp.asarray(asked))
-    return jnp.mean(gains, 0) > 2 * jnp.std(gains, 0) / np.sqrt(len(asked))
+    gains = jax.lax.map(gain, asked)
+    error = jnp.std(gains, 0) / jnp.sqrt(jnp.minimum(number, count))
+    return (jnp.mean(gains, 0) > 2 * error) & (count > NEIGHBOURS)  # of fewer none are near
+
+
+def _different(x: Array, z: Array) -> Array:
+    """Return how many rows there are before they repeat: `fit` fills its capacity with copies."""
+    row = jnp.concatenate([z, jnp.min(x, 1, keepdims=True), jnp.max(x, 1, keepdims=True)], 1)
+    same = jnp.all(row[1:] == row[:1], 1)
+    return jnp.where(jnp.any(same), jnp.argmax(same) + 1, x.shape[0])
 
 
 def fit_scores(x: Array, heavy: float = HEAVY, edge: float = EDGE, knots: int = KNOTS) -> Scores:

@@ -58,8 +58,9 @@ def dynamic(
     In each step new simulations are made where the posterior of now allows them, those that lie
     outside are dropped, the oldest too where more than `live` remain, and training goes on for a
     few epochs from where it was. The last step trains to the end. What is trained on is always the
-    prior cut to a region (or, for learned likelihoods and ratios, simulations at any parameters):
-    nothing needs to be corrected.
+    prior cut to a region (or, for learned likelihoods and ratios, simulations at any parameters, of
+    which none are dropped while new ones are unlike the observation): nothing needs to be
+    corrected.
 
     Args:
         key: A typed key.

@@ -30,8 +30,9 @@ def likelihood(
     2019, arXiv:1805.07226; SNRE, Durkan et al. 2020, arXiv:2002.03712).
 
     A round is trained on the simulations within six standard deviations of the last posterior's
-    draws. Beyond them what is learned is an extrapolation: a log-evidence that jumps in a round, as
-    `posterior.sample_with_info` reports it, tells of mass there.
+    draws, or on all if those that were made at these draws are unlike the observation: then that
+    posterior was wrong. Beyond them what is learned is an extrapolation: a log-evidence that jumps
+    in a round, as `posterior.sample_with_info` reports it, tells of mass there.
 
     Args:
         key: A typed key.

@@ -11,7 +11,16 @@ import jaxsbi
 from jaxsbi.base import DataSpec
 from jaxsbi.methods import conditional, conditional_log_prob
 from jaxsbi.methods.features import init_context, read_context
-from jaxsbi.methods.scores import EDGE, HEAVY_LAW, NEIGHBOURS, fit_scores, gather, spread, tame
+from jaxsbi.methods.scores import (
+    EDGE,
+    HEAVY_LAW,
+    NEIGHBOURS,
+    fit_law_scores,
+    fit_scores,
+    gather,
+    spread,
+    tame,
+)
 
 N = 4_000
 
@@ -167,6 +176,20 @@ def test_where_simulations_gather_scores_are_chosen_as_under_the_prior(key):
     assert stats.kurtosis(x[:, 0], fisher=False) > HEAVY_LAW
     assert chosen[0] is chosen[1] is chosen[4] is False
     assert chosen[3] is True
+
+
+@pytest.mark.parametrize("n", [NEIGHBOURS, 200, 5_000])
+def test_copies_do_not_count(key, n):
+    """`fit` fills its capacity with copies, which are no neighbours of one another."""
+    key_z, *keys = jax.random.split(key, 4)
+    z = jax.random.normal(key_z, (n, 1))
+    noise = jax.random.normal(keys[0], (n, 1))
+    tails = jax.random.t(keys[1], 1.0, (n, 1)), jnp.exp(2 * z + 0.4 * noise), jnp.exp(2 * z) * noise
+    x = jnp.concatenate(tails, 1)
+    x = (x - jnp.mean(x, 0)[None]) / jnp.std(x, 0)[None]
+    index = np.arange(5 * n + n // 3) % n
+    alone, copied = (fit_law_scores(*rows)["heavy"] for rows in ((x, z), (x[index], z[index])))
+    assert alone.tolist() == copied.tolist() == ([n > NEIGHBOURS] * 2 + [False])
 
 
 def test_too_few_simulations_for_neighbours_have_no_scores(key):
