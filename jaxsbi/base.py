@@ -115,8 +115,10 @@ class Method(Protocol):
     learn different things has `init_member(key, prior, simulations, member)`, which is called in
     the place of `init`.
 
-    Two functions are called on the host where a method has them: `check(simulations)` before a
-    training, and `look_at(variables, prior, draws)` after draws were made, which may warn.
+    Three functions are called on the host where a method has them: `check(simulations)` before a
+    training, `look_at(variables, prior, draws)` after draws were made, which may warn, and in
+    sequential rounds `settled(prior, simulations)`, which returns the method with what it chooses
+    by a look at the first round's.
     """
 
     def init(self, key: Key, prior: Prior, simulations: Simulations) -> Variables:

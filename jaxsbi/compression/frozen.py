@@ -61,6 +61,10 @@ class Frozen:
             return getattr(self.method, name)
         if name == "check" and hasattr(self.method, name):
             return lambda simulations: self.method.check(prepared(self, simulations))
+        if name == "settled" and hasattr(type(self.method), name):
+            return lambda prior, simulations: dataclasses.replace(
+                self, method=self.method.settled(prior, prepared(self, simulations))
+            )
         if name == "with_prior" and hasattr(type(self.method), name):
             return lambda new: dataclasses.replace(self, method=self.method.with_prior(new))
         if name == "log_likelihood" and hasattr(type(self.method), name):

@@ -55,6 +55,7 @@ class NLE:
         target: Set by `posterior.with_prior`.
         score: Weight of the joint-score term (`methods/gradients.py`).
         ratio: Weight of the joint-ratio term.
+        heavy: Set by `settled`: which floats may be learned by their normal scores, shape `(p,)`.
     """
 
     latent: ClassVar[bool] = True
@@ -65,6 +66,7 @@ class NLE:
     target: Prior | None = leaf(default=None)
     score: float = 0.0
     ratio: float = 0.0
+    heavy: Array | None = leaf(default=None)
 
     def __post_init__(self) -> None:
         """Check the configuration.
@@ -109,21 +111,30 @@ class NLE:
         likelihood.check_all_there("nle", simulations.x)
         if self.ratio:
             gradients.ratios_of(self.ratio, simulations)
-        x, z = simulations.x, jax.vmap(prior.to_latent)(simulations.theta)
-        if self.iid:
-            z = jnp.repeat(z, self._members(first(x)), axis=0)
-            x = all_members(x)
+        x, z = self._rows(prior, simulations)
         rows = jax.vmap(parts)(x)
         self._check_used(first(rows))
         scores = gradients.measure(self.score, "likelihood", simulations)
         kept = {
-            "continuous": _measured(rows.continuous, z),
+            "continuous": _measured(rows.continuous, z, self.heavy),
             "discrete": self.density.measure(rows, z),
         }
         one = _standardized(kept, first(x))
         density = self.density.sized(one).init(key, one, first(z), method="log_prob")
         kept = {**kept, "score": scores} if scores else kept
         return {"params": density.get("params", {}), "statistics": kept}
+
+    def settled(self, prior: Prior, simulations: Simulations) -> NLE:
+        """Return the road with the floats chosen that may be learned by their normal scores.
+
+        For rounds, which ask the first one's simulations: where later ones gather, the kurtosis of
+        any number grows, and scores are no place for tails that are normal. After three rounds of
+        slcp, 52,000 simulations (kurtosis 15; of the first 7), C2ST 0.62 to 0.69 became 0.51.
+        """
+        valid = np.asarray(simulations.weight) > 0
+        there: Simulations = jax.tree.map(lambda a: jnp.asarray(np.asarray(a)[valid]), simulations)
+        x, z = self._rows(prior, there)
+        return dataclasses.replace(self, heavy=_heavy(jax.vmap(parts)(x).continuous, z))
 
     def loss(self, variables: Variables, prior: Prior, key: Key, batch: Simulations) -> Array:
         """Return -log q(x | theta) per row, shape `(n,)`, in nats of the standardised data.
@@ -208,6 +219,14 @@ class NLE:
                     "(x.astype), or choose a density for what x has."
                 )
 
+    def _rows(self, prior: Prior, simulations: Simulations) -> tuple[Data, Array]:
+        """Return data and latent parameters of all rows, with `iid` of all their draws."""
+        x, z = simulations.x, jax.vmap(prior.to_latent)(simulations.theta)
+        if self.iid:
+            z = jnp.repeat(z, self._members(first(x)), axis=0)
+            x = all_members(x)
+        return x, z
+
     def _members(self, x: Data) -> int:
         """Return the number of independent draws in one data set; 1 without `iid`."""
         return count_members("nle", x) if self.iid else 1
@@ -262,13 +281,20 @@ def _standardized(kept: Variables, x: Data) -> Parts:
     return split._replace(continuous=spread(kept, standardize(kept, split.continuous))[0])
 
 
-def _measured(x: Array, z: Array) -> dict[str, Any]:
+def _measured(x: Array, z: Array, among: Array | None = None) -> dict[str, Any]:
     """Return the moments of floats `(n, p)`, and their normal scores once they are standardised."""
     moments = statistics(x)
     standard = jax.vmap(lambda row: standardize(moments, row))(x)
     scaled = x / unit_of(x, (0,))
     constant = ~varies(jnp.std(scaled, 0), jnp.mean(scaled, 0))
-    return {**moments, **fit_law_scores(standard, z), "constant": constant}
+    return {**moments, **fit_law_scores(standard, z, among), "constant": constant}
+
+
+@jax.jit
+def _heavy(x: Array, z: Array) -> Array:
+    """Return which of floats `(n, p)` are learned by scores, shape `(p,)`."""
+    heavy: Array = _measured(x, z)["heavy"]
+    return heavy
 
 
 def nle(

@@ -26,6 +26,7 @@ from jaxsbi.sequential.rounds import (
     check_whole,
     ended,
     in_turn,
+    settled,
     unmoved,
 )
 from jaxsbi.sequential.truncated import within
@@ -112,8 +113,7 @@ def dynamic(
     def take(number: int, rounds: list[Round]) -> Round:
         nonlocal pool
         this = jax.random.fold_in(key, number)
-        before = rounds[-1] if rounds else None
-        done, pool = step.take(this, number, before, pool, number == last)
+        done, pool = step.take(this, number, rounds, pool, number == last)
         return done
 
     return Result(*in_turn(rounds, num_steps, take))
@@ -134,11 +134,12 @@ class _Step:
     progress: bool
 
     def take(
-        self, key: Key, number: int, before: Round | None, pool: Simulations | None, last: bool
+        self, key: Key, number: int, rounds: list[Round], pool: Simulations | None, last: bool
     ) -> tuple[Round, Simulations]:
         """Simulate, prune and train once; return the step, and the live set, oldest first."""
         key_propose, key_simulate, key_fit, key_order = jax.random.split(key, 4)
         earlier = [] if pool is None else [pool]
+        before = rounds[-1] if rounds else None
         last_posterior = None if before is None else before.posterior
 
         def draw() -> Drawn:
@@ -155,14 +156,15 @@ class _Step:
         pool = self._pruned(found.keep, self._with(earlier, new))
         kept = int(np.sum(pool.weight > 0))
         seen, start = self._coordinates(before, pool, kept)
+        method = settled(self.method, self.prior, rounds[0].simulations if rounds else new)
         # Shuffled: the last rows validate, and all steps should.
         order = np.asarray(jax.random.permutation(key_order, self.live))
         fitted = fit(
             key_fit,
-            self.method,
+            method,
             seen,  # type: ignore[arg-type]
             jax.tree.map(lambda a: a[order], pool),
-            initial=start,
+            initial=start and dataclasses.replace(start, method=method),
             max_epochs=None if last else EPOCHS,
             capacity=self.live,
             checkpoint=self.written.of(number),
@@ -174,7 +176,7 @@ class _Step:
             log_proposal=found.log_proposal,
             prior_mass=found.prior_mass,
             kept=kept,
-            posterior=fitted.posterior,
+            posterior=dataclasses.replace(fitted.posterior, method=self.method),
             history=fitted.history,
             x=fitted.posterior.conform(self.x),
         )

@@ -201,7 +201,7 @@ def _round(
     seen = recentre(prior, latents(prior, near.theta)) if before else unmoved(prior)
     fitted = fit(
         key_fit,
-        method,
+        settled(method, prior, parts[0] if parts else new),
         seen,  # type: ignore[arg-type]
         kept,
         capacity=capacity,
@@ -309,3 +309,12 @@ def _same(a: Any, b: Any) -> bool:
 def unmoved(prior: Prior) -> Recentred:
     """Return the prior in its own coordinates, as the type that later rounds have too."""
     return Recentred(prior, jnp.zeros(prior.dim), jnp.eye(prior.dim))
+
+
+def settled(method: Method, prior: Prior, first: Simulations) -> Method:
+    """Return a method with what it chooses by a look at the data chosen by the first round's.
+
+    Those are the prior's; what follows gathers, and would let it choose otherwise.
+    """
+    chooses = getattr(method, "settled", None)
+    return method if chooses is None else chooses(prior, first)

@@ -269,26 +269,6 @@ def test_a_wrong_observation_is_refused_before_anything_is_simulated(monkeypatch
             run(scheme, x=jnp.full(1, jnp.nan))
 
 
-def test_atomic_rounds_return_the_method_s_own_posterior():
-    result = run("atomic", num_rounds=2, simulations_per_round=50)
-    assert all(r.posterior.method == METHODS["atomic"] for r in result.rounds)
-
-
-def test_atomic_rounds_read_a_fixed_summary():
-    """Two numbers of which the summary keeps their mean: the exact posterior is N(0, 0.25²)."""
-
-    def two(key, theta):
-        return theta["theta"] + 2**0.5 * NOISE * jax.random.normal(key, (2,))
-
-    method = jaxsbi.compression.frozen(METHODS["atomic"], lambda x: jnp.mean(x, keepdims=True))
-    result = run("atomic", method, simulate=two, x=jnp.array([0.3, -0.3]), num_rounds=2)
-    assert all(r.posterior.method == method for r in result.rounds)
-    draws = result.posterior.sample(jax.random.key(1), jnp.array([0.3, -0.3]), 2_000)["theta"]
-    # Over six keys: -0.011 with a scatter of 0.004, and 0.242 with 0.005.
-    assert float(jnp.mean(draws)) == pytest.approx(0.0, abs=0.12 * 0.25)
-    assert float(jnp.std(draws)) == pytest.approx(0.25, rel=0.1)
-
-
 def test_failed_simulations_are_counted():
     def fails(key, theta):
         x = simulator(key, theta)
