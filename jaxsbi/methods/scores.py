@@ -26,7 +26,10 @@ HEAVY = 5.0
 Held-out gain over the prior at 1,000 simulations, in nats, if no, all or only heavy-tailed numbers
 are: lotka_volterra 5.8, 7.5, 8.1; sir 4.82, 4.08, 4.63 (counts are best left alone)."""
 HEAVY_LAW = 15.0
-"""The same for a law of the numbers themselves, which learns widths that change with theta."""
+"""The same for a density of the numbers themselves, which learns widths that change with theta, and
+learns their scores less well: after 10,000 simulations of slcp (kurtosis 7, four normals of other
+widths for every theta) 7.22 nat without scores, 6.64 with them; lotka_volterra (up to 200) 10.0 and
+12.0, slcp_distractors (thousands) 0.5 and 3.4."""
 NEIGHBOURS, ASKED, AMONG = 16, 1_000, 4_000
 """Of how many simulations, and with which of how many, `_worse_by_score` looks at neighbours."""
 ROUNDING = 1e-6
@@ -71,8 +74,9 @@ def _worse_by_score(scores: Scores, x: Array, z: Array) -> Array:
 
     The law is what the nearest in z tell of a normal one: Student's t of their mean and variance
     (the predictive density). Worse is a mean log-density, with the map's slope, that is lower by
-    two standard errors. Of the ten tasks and six other problems the difference has everywhere the
-    sign of the whole density's held-out gain.
+    two standard errors. Under the prior the difference has the sign of the whole density's held-out
+    gain: growth (lotka_volterra) and outliers (slcp_distractors) are better by score, widths that
+    differ by decades, slcp's and counts as floats worse.
     """
     there = _different(x, z)
     # Evenly, not the first ones: of independent draws, those of many parameter sets.

@@ -28,7 +28,7 @@ class Proposal(NamedTuple):
         log_prob: The proposal's log-density at each, shape `(n,)`.
         prior_mass: The share of the prior it covers.
         keeps: `keeps(theta) -> (n,) bool`: which simulations, of all rounds, to train on.
-        free: Whether to train on others is no bias.
+        free: Whether all may be trained on, where the new ones are unlike the observation.
     """
 
     theta: Theta
@@ -56,7 +56,9 @@ def at_draws(key: Key, posterior: Posterior, centred: Recentred, x: Data, n: int
         return np.asarray(jnp.all(away < REACH, axis=1))
 
     log_prob = jax.vmap(lambda theta: posterior.log_prob(theta, x))(theta)
-    return Proposal(theta, log_prob, 1.0, keeps, free=True)
+    # Simulations without noise need not be like the observation, however right the posterior is.
+    free = not getattr(posterior.method, "noiseless", False)
+    return Proposal(theta, log_prob, 1.0, keeps, free)
 
 
 def from_prior(key: Key, prior: Prior, n: int) -> Proposal:

@@ -68,14 +68,25 @@ class Astray(Exact):
         return super().log_likelihood(variables, prior, z, x + variables["statistics"]["off"])
 
 
-def test_a_posterior_that_went_astray_comes_back():
+@configuration
+class Quiet(Astray):
+    """The same, of simulations that lack the noise."""
+
+    noiseless: ClassVar = True
+
+
+def run_astray(method, rounds):
     def simulate(key, theta):
         return theta["theta"][None] + WIDTH * jax.random.normal(key, (1,))
 
-    result = sequential.likelihood(
-        jax.random.key(0), Astray(), PRIOR, simulate, X, num_rounds=3, simulations_per_round=700,
+    return sequential.likelihood(
+        jax.random.key(0), method, PRIOR, simulate, X, num_rounds=rounds, simulations_per_round=700,
         progress=False,
     )  # fmt: skip
+
+
+def test_a_posterior_that_went_astray_comes_back():
+    result = run_astray(Astray(), 3)
     # The second round's are at 3, where nothing looks like the observation: none are dropped.
     assert [r.kept for r in result.rounds[:2]] == [700, 1_400]
     assert float(jnp.mean(result.rounds[1].simulations.theta["theta"])) > 2.5
@@ -87,6 +98,10 @@ def test_a_posterior_that_went_astray_comes_back():
         # Posterior N(0, 0.1): of 1,000 draws, known to 0.003 and 2.2 %.
         assert float(jnp.mean(draws)) == pytest.approx(0.0, abs=0.015)
         assert float(jnp.std(draws)) == pytest.approx(WIDTH, rel=0.1)
+
+
+def test_simulations_without_noise_are_not_expected_to_look_like_the_observation():
+    assert run_astray(Quiet(), 2).rounds[1].kept < 1_000
 
 
 def test_what_is_far_from_the_posterior_is_dropped():
