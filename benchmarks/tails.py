@@ -5,8 +5,8 @@
 Three problems of two parameters and four numbers, all of a kurtosis far above a normal's 3, for
 different reasons: "scale", normal noise of a width that differs by decades; "decades", growth with
 noise of 30 %, as of a population that may explode; "tail", Student's t of 2.5 degrees of freedom.
-Each is learned as `nle` does by itself, which takes no scores where they tell the law given
-theta worse, and with the scores of all such numbers, and without any. Compared with the exact
+Each is learned as `nle` does by itself, which takes scores where they tell the law given theta
+better, and with the scores of all numbers, and without any. Compared with the exact
 posteriors of fresh observations is the total variation, by sums over a grid; with the exact
 likelihood what q(x | theta) falls short of it, in nats.
 """
@@ -52,9 +52,9 @@ def tail(theta: Theta) -> dist.Distribution:
 
 LAWS: dict[str, Law] = {law.__name__: law for law in (scale, decades, tail)}
 CHOICES: dict[str, Any] = {
-    "itself": None,
-    "all": lambda scores, x, z: jnp.zeros_like(scores["heavy"]),
-    "none": lambda scores, x, z: jnp.ones_like(scores["heavy"]),
+    "itself": scores._gains,
+    "all": lambda _, x, z: (jnp.full(x.shape[1], jnp.inf), 0.0),
+    "none": lambda _, x, z: (jnp.full(x.shape[1], -jnp.inf), 0.0),
 }
 PRIOR = jaxsbi.Prior(level=dist.Normal(0.0, 1.0), slope=dist.Normal(0.0, 1.0))
 
@@ -92,7 +92,7 @@ def measure(problem: str, budget: int, choice: str) -> dict[str, Any]:
     simulations = jaxsbi.simulate(key_train, PRIOR, simulator, budget, progress=False)
     fresh = jaxsbi.simulate(key_fresh, PRIOR, simulator, FRESH, progress=False)
     jax.clear_caches()  # what was compiled chose by itself
-    with mock.patch.object(scores, "_worse_by_score", CHOICES[choice] or scores._worse_by_score):
+    with mock.patch.object(scores, "_gains", CHOICES[choice]):
         fitted = jaxsbi.fit(key_fit, jaxsbi.nle(), PRIOR, simulations, progress=False)
     learned = _likelihood(fitted.posterior)
     short = jax.jit(jax.vmap(lambda theta, x: exact(theta, x) - learned(theta, x)))
