@@ -72,6 +72,8 @@ def _gains(scores: Scores, x: Array, z: Array) -> tuple[Array, Array]:
     that differ by decades, slcp's, and counts as floats.
     """
     n, p = x.shape
+    if n <= NEIGHBOURS:
+        return jnp.zeros(p), jnp.zeros(p)
     there = _different(x, z)
     # Evenly, not the first ones: of independent draws, those of many parameter sets.
     size = min(n, AMONG, max(NUMBERS // p, FEW))
@@ -81,18 +83,17 @@ def _gains(scores: Scores, x: Array, z: Array) -> tuple[Array, Array]:
     y, log_slope = jax.lax.map(functools.partial(spread, scores), x, batch_size=min(size, 100))
     number = min(size, ASKED)
     asked = jnp.arange(number) * count // number
-    k = min(NEIGHBOURS, size)
 
     def expected(values: Array, nearest: Array, value: Array) -> Array:
         those = values[nearest]
-        width = jnp.sqrt(jnp.var(those, 0, ddof=1) * (1 + 1 / k) + ROUNDING**2)
+        width = jnp.sqrt(jnp.var(those, 0, ddof=1) * (1 + 1 / NEIGHBOURS) + ROUNDING**2)
         off = (value - jnp.mean(those, 0)) / width
-        return -0.5 * k * jnp.log1p(off**2 / (k - 1)) - jnp.log(width)
+        return -0.5 * NEIGHBOURS * jnp.log1p(off**2 / (NEIGHBOURS - 1)) - jnp.log(width)
 
     def gain(i: Array) -> Array:
         others = (jnp.arange(size) < count) & (jnp.arange(size) != i)
         distance = jnp.where(others, jnp.sum((z - z[i][None]) ** 2, 1), jnp.inf)
-        _, nearest = jax.lax.top_k(-distance, k)
+        _, nearest = jax.lax.top_k(-distance, NEIGHBOURS)
         return expected(y, nearest, y[i]) + log_slope[i] - expected(x, nearest, x[i])
 
     gains = jax.lax.map(gain, asked)

@@ -31,7 +31,7 @@ def warn_outside(x: Data, simulations: Simulations) -> None:
     used = np.flatnonzero(np.asarray(simulations.weight) > 0)
     if not used.size:
         return
-    if Reach.of(jax.tree.map(lambda a: np.asarray(a)[used], simulations.x)).warn(x):
+    if _reach(simulations, used).warn(x):
         return
     apart = isolated(x, simulations.x, used)
     if apart > FAR:
@@ -51,8 +51,12 @@ def missed(x: Data, simulations: Simulations) -> bool:
     used = np.flatnonzero(np.asarray(simulations.weight) > 0)
     if not used.size:
         return True
-    far = Reach.of(jax.tree.map(lambda a: np.asarray(a)[used], simulations.x)).beyond(x)
-    return bool(far) or isolated(x, simulations.x, used) > FAR
+    far = bool(_reach(simulations, used).beyond(x))
+    return far or isolated(x, simulations.x, used) > FAR
+
+
+def _reach(simulations: Simulations, used: np.ndarray) -> Reach:
+    return Reach.of(jax.tree.map(lambda a: np.asarray(a)[used], simulations.x))
 
 
 def isolated(x: Data, simulated: Data, used: np.ndarray) -> float:

@@ -32,8 +32,10 @@ def heavy(posterior):
 
 @pytest.mark.parametrize("scheme", ["likelihood", "dynamic"])
 def test_scores_are_chosen_by_the_first_round(scheme, monkeypatch):
-    # By the kurtosis, which later rounds let grow.
-    by_tails = lambda _, x, z: (jnp.mean(x**4, 0) - HEAVY_LAW, 0.0)  # noqa: E731
+    def by_tails(scores, x, z):
+        """Choose by the kurtosis, which later rounds let grow."""
+        return jnp.mean(x**4, 0) - HEAVY_LAW, 0.0
+
     monkeypatch.setattr(scores, "_gains", by_tails)
     part = "step" if scheme == "dynamic" else "round"
     sizes = {f"num_{part}s": 4, f"simulations_per_{part}": 1000}
